@@ -1,0 +1,240 @@
+"""One kernel body, two machines.
+
+A kernel is one Python function for one work item, ``body(i, lane, width, *args)``. The same source runs as
+
+* a loop over a chunk of items on the CPU, compiled by ``numba.njit`` and run by a small thread pool, and
+* a grid-stride loop on CUDA, compiled by ``numba.cuda`` and launched on torch's current stream,
+
+so the logic that runs on a GPU is the logic that every CPU test runs. ``width`` threads, numbered by
+``lane``, share an item: one on the CPU, up to a warp on CUDA, so that neighbouring threads touch
+neighbouring addresses. Names that differ by machine (:mod:`topognn.kernels.primitives`) are bound by
+rebuilding the body with the machine's own globals.
+
+Under ``FakeTensorMode`` a launch is checked and recorded in :data:`recorded`, not run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import types
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numba
+import torch
+from torch._subclasses import FakeTensor
+
+from topognn.errors import DeviceError
+from topognn.kernels.primitives import cuda_primitives
+
+WARP = 32
+THREADS_PER_BLOCK = 128
+BLOCKS_PER_SM = 16
+SERIAL_BELOW = 20_000  # inner steps: fewer are done before a second thread wakes up
+
+
+class Launch(NamedTuple):
+    """A launch seen under fake tensors: which kernel, how many items, lanes an item, on which device."""
+
+    kernel: str
+    items: int
+    width: int
+    device: str
+
+
+recorded: list[Launch] = []
+registry: dict[str, Kernel] = {}
+
+_threads: int | None = None
+_pool: ThreadPoolExecutor | None = None
+
+
+def set_num_threads(count: int) -> None:
+    """Set how many CPU threads a kernel uses (default: ``torch.get_num_threads()``).
+
+    Results never depend on it.
+
+    >>> set_num_threads(2)
+    >>> get_num_threads()
+    2
+    """
+    if count < 1:
+        raise ValueError(f"the number of threads must be at least 1, not {count}")
+    global _threads
+    _threads = count
+    _forget_pool()
+
+
+def get_num_threads() -> int:
+    """Return how many CPU threads a kernel uses."""
+    return _threads or torch.get_num_threads()
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+os.register_at_fork(after_in_child=_forget_pool)  # a child inherits the pool, but none of its threads
+
+
+class Kernel:
+    """A body, compiled for a machine at its first launch there. Made by :func:`kernel`."""
+
+    def __init__(self, body: Callable[..., None], signatures: tuple[str, ...]) -> None:
+        self.body = body
+        self.name = body.__name__
+        self.signatures = signatures
+        self._on_cpu: Any = None
+        self._on_cuda: Any = None
+
+    def launch(self, items: int, *args: Any, work: float = 1) -> None:
+        """Run the body for every ``i`` in ``range(items)``; the tensors in ``args`` choose the machine.
+
+        ``work`` is the mean number of steps of the body's inner loop: it decides how many CUDA threads share
+        an item, and whether waking a second CPU thread pays. Tensors must be contiguous, on one device.
+        """
+        device = _common_device(self.name, args)
+        width = 1 << int(math.log2(min(WARP, max(1, work))))
+        if any(isinstance(a, FakeTensor) for a in args):
+            recorded.append(Launch(self.name, int(items), width, str(device)))
+        elif items > 0 and device.type == "cpu":
+            self._launch_cpu(items, args, work)
+        elif items > 0:
+            self._launch_cuda(items, width, args)
+
+    def _launch_cpu(self, items: int, args: tuple[Any, ...], work: float) -> None:
+        if self._on_cpu is None:
+            self._on_cpu = compile_cpu(self.body)
+        loop = self._on_cpu
+        arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in args]
+        threads = min(get_num_threads(), items)
+        if threads == 1 or items * work < SERIAL_BELOW:
+            loop(0, items, *arrays)
+            return
+        loop(0, 0, *arrays)  # compile (or load) once, before the threads race for it
+        chunk = max(1, items // (threads * 16))  # items are uneven, so threads fetch chunks as they go
+        starts = itertools.count(0, chunk)
+
+        def run() -> None:
+            for start in starts:  # next() on a count is atomic
+                if start >= items:
+                    return
+                loop(start, min(start + chunk, items), *arrays)
+
+        global _pool
+        if _pool is None:
+            _pool = ThreadPoolExecutor(get_num_threads(), thread_name_prefix="topognn")
+        helpers = [_pool.submit(run) for _ in range(threads - 1)]
+        run()
+        for helper in helpers:
+            helper.result()
+
+    def _launch_cuda(self, items: int, width: int, args: tuple[Any, ...]) -> None:
+        cuda = import_cuda()
+        if self._on_cuda is None:
+            self._on_cuda = cuda.jit(cache=not numba.config.ENABLE_CUDASIM)(cuda_loop(self.body))
+        device = _common_device(self.name, args)
+        processors = torch.cuda.get_device_properties(device).multi_processor_count
+        blocks = min(-(-items * width // THREADS_PER_BLOCK), processors * BLOCKS_PER_SM)
+        with torch.cuda.device(device):
+            stream = cuda.external_stream(torch.cuda.current_stream(device).cuda_stream)
+            arrays = [cuda.as_cuda_array(a, sync=False) if isinstance(a, torch.Tensor) else a for a in args]
+            self._on_cuda[blocks, THREADS_PER_BLOCK, stream](items, width, *arrays)
+
+
+def kernel(*signatures: str) -> Callable[[Callable[..., None]], Kernel]:
+    """Make a :class:`Kernel` of a body ``(i, lane, width, *args)``.
+
+    ``signatures`` are the argument types it is launched with, in Numba's notation and without the first
+    three, e.g. ``"int64[::1], int32[::1], int64"``: those that ``python -m topognn.kernels.check`` compiles.
+    """
+
+    def register(body: Callable[..., None]) -> Kernel:
+        made = Kernel(body, signatures)
+        registry[made.name] = made
+        return made
+
+    return register
+
+
+def compile_cpu(body: Callable[..., None]) -> Any:
+    """Return the compiled loop ``(start, stop, *args)`` over a body; cached on disk."""
+    source = "def {name}(start, stop, {args}):\n for i in range(start, stop):\n  body(i, 0, 1, {args})\n"
+    return numba.njit(nogil=True, cache=True)(_loop(source, body, numba.njit(nogil=True)(body), {}))
+
+
+def cuda_loop(body: Callable[..., None]) -> Callable[..., None]:
+    """Return the grid-stride loop ``(items, width, *args)`` over a body, ready for ``numba.cuda.jit``."""
+    cuda = import_cuda()
+    source = (
+        "def {name}(items, width, {args}):\n"
+        " thread = cuda.grid(1)\n"
+        " for i in range(thread // width, items, cuda.gridsize(1) // width):\n"
+        "  body(i, thread % width, width, {args})\n"
+    )
+    rebound = types.FunctionType(body.__code__, {**body.__globals__, **cuda_primitives()}, body.__name__)
+    return _loop(source, body, cuda.jit(device=True)(rebound), {"cuda": cuda})
+
+
+def _loop(
+    source: str, body: Callable[..., None], compiled: Any, names: dict[str, Any]
+) -> Callable[..., None]:
+    """Write a loop over ``body`` that bears the body's own file, line and name.
+
+    Numba keeps compiled code on disk by those three and the bytecode; a closure would never be found again
+    by the next process, so the compiled body stands among the loop's globals.
+    """
+    args = ", ".join(body.__code__.co_varnames[3 : body.__code__.co_argcount])
+    scope = {"body": compiled, "__name__": body.__module__, **names}
+    exec(source.format(name=body.__name__, args=args), scope)
+    made: types.FunctionType = scope[body.__name__]
+    made.__code__ = made.__code__.replace(
+        co_filename=body.__code__.co_filename, co_firstlineno=body.__code__.co_firstlineno
+    )
+    return made
+
+
+def import_cuda() -> Any:
+    """Return ``numba.cuda``, or raise a :class:`DeviceError` that says how to install it."""
+    try:
+        from numba import cuda
+    except ImportError:
+        cuda = None
+    if cuda is None or "numba_cuda" not in str(cuda.__file__):
+        major = (torch.version.cuda or "13").split(".")[0]
+        raise DeviceError(f"CUDA kernels need numba-cuda: pip install 'topognn[cuda{major}]'")
+    return cuda
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """Return ``device`` if kernels can run on it here; raise a :class:`DeviceError` that says why not.
+
+    >>> check_device("cpu")
+    device(type='cpu')
+    """
+    device = torch.device(device)
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"topognn runs on cpu and cuda, not on {device}: move the model to one of them")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+            raise DeviceError(
+                f"{device} was asked for, but torch {torch.__version__} ({built}) finds no CUDA driver or GPU: "
+                "use device='cpu', or install a driver and a CUDA build of torch"
+            )
+        import_cuda()
+    return device
+
+
+def _common_device(name: str, args: tuple[Any, ...]) -> torch.device:
+    devices = {a.device for a in args if isinstance(a, torch.Tensor)}
+    if len(devices) != 1:
+        raise DeviceError(f"kernel {name} was given tensors on {sorted(map(str, devices))}: one device needed")
+    for a in args:
+        if isinstance(a, torch.Tensor) and not a.is_contiguous():
+            raise ValueError(f"kernel {name} was given a tensor of shape {tuple(a.shape)} that is not contiguous")
+    return devices.pop()

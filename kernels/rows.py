@@ -1,0 +1,197 @@
+"""Rows of a sparse matrix from connections: fill, sort, combine.
+
+A row's length is known before it is filled (count -> scan -> fill), so no item waits for another and
+nothing is sorted that comes out sorted. ``cursor[row]`` is where the row's next entry goes: connections
+that share rows are filled one after the other.
+"""
+
+from __future__ import annotations
+
+from topognn.kernels.launch import kernel
+from topognn.kernels.primitives import lane_scan
+
+
+@kernel("boolean[:, ::1], int64[::1], int64[::1]")
+def find_kept(i, lane, width, mask, indptr, index):  # type: ignore[no-untyped-def]
+    """Write the columns of the True entries of row ``i`` of a mask."""
+    position = indptr[i]
+    count = mask.shape[1]
+    for base in range(0, count, width):
+        column = base + lane
+        kept = column < count and mask[i, column]
+        before, total = lane_scan(kept, lane, width)
+        if kept:
+            index[position + before] = i * count + column
+        position += total
+
+
+_GEOMETRY = "int64, int64, int64, int64, int64, int64[:, ::1], int64[:, ::1], "
+_TAPS = "int64[::1], int64[::1], int64[::1], int64[::1], float32[::1], "
+_ROWS = "int64, {0}[::1], int64[::1], {0}[::1], float32[::1]"
+_FILL_IN = _GEOMETRY + _TAPS + "int64, {0}[:, ::1], " + _ROWS
+_FILL_OUT = _GEOMETRY + _TAPS + "int64, int64[::1], int64[::1], " + _ROWS
+
+
+@kernel(_FILL_IN.format("int32"), _FILL_IN.format("int64"))
+def fill_in(  # type: ignore[no-untyped-def]
+    i, lane, width,
+    channels, channel_stride, places, place_stride, columns, table_y, table_x,
+    tap_indptr, tap_y, tap_x, tap_base, tap_weight,
+    source, support, target, target_map, cursor, indices, weights,
+):  # fmt: skip
+    """Write the in-edges of output element ``i``: one entry a kept weight and node that it reads there."""
+    channel = (i // channel_stride) % channels
+    place = (i // place_stride) % places
+    ys = table_y[place // columns]
+    xs = table_x[place % columns]
+    row = target + i
+    if target_map.size > 0:
+        row = target_map[i]
+    start = tap_indptr[channel]
+    count = tap_indptr[channel + 1] - start
+    position = cursor[row]
+    depth = support.shape[0]
+    if depth == 0:
+        for base in range(0, count, width):
+            step = start + base + lane
+            inside = False
+            y = x = 0
+            if base + lane < count:
+                y = ys[tap_y[step]]
+                x = xs[tap_x[step]]
+                inside = (y | x) >= 0
+            before, total = lane_scan(inside, lane, width)
+            if inside:
+                indices[position + before] = source + tap_base[step] + y + x
+                if weights.size > 0:
+                    weights[position + before] = tap_weight[step]
+            position += total
+    else:
+        for base in range(0, count * depth, width):
+            step = start + (base + lane) // depth
+            node = -1
+            if base + lane < count * depth:
+                y = ys[tap_y[step]]
+                x = xs[tap_x[step]]
+                if (y | x) >= 0:
+                    node = support[(base + lane) % depth, tap_base[step] + y + x]
+            before, total = lane_scan(node >= 0, lane, width)
+            if node >= 0:
+                indices[position + before] = node
+                if weights.size > 0:
+                    weights[position + before] = tap_weight[step]
+            position += total
+    if lane == 0:
+        cursor[row] = position
+
+
+@kernel(_FILL_OUT.format("int32"), _FILL_OUT.format("int64"))
+def fill_out(  # type: ignore[no-untyped-def]
+    i, lane, width,
+    channels, channel_stride, places, place_stride, columns, table_y, table_x,
+    tap_indptr, tap_y, tap_x, tap_base, tap_weight,
+    source, holders_indptr, holders, target, target_map, cursor, indices, weights,
+):  # fmt: skip
+    """Write the out-edges of node ``source + i``: for each element it stands in, one a kept weight and place."""
+    row = source + i
+    start_holder = i
+    stop_holder = i + 1
+    if holders_indptr.size > 0:
+        start_holder = holders_indptr[i]
+        stop_holder = holders_indptr[i + 1]
+    position = cursor[row]
+    for holder in range(start_holder, stop_holder):
+        element = holder
+        if holders_indptr.size > 0:
+            element = holders[holder]
+        channel = (element // channel_stride) % channels
+        place = (element // place_stride) % places
+        ys = table_y[place // columns]
+        xs = table_x[place % columns]
+        start = tap_indptr[channel]
+        count = tap_indptr[channel + 1] - start
+        for base in range(0, count, width):
+            step = start + base + lane
+            inside = False
+            y = x = 0
+            if base + lane < count:
+                y = ys[tap_y[step]]
+                x = xs[tap_x[step]]
+                inside = (y | x) >= 0
+            before, total = lane_scan(inside, lane, width)
+            if inside:
+                output = tap_base[step] + y + x
+                if target_map.size > 0:
+                    indices[position + before] = target_map[output]
+                else:
+                    indices[position + before] = target + output
+                if weights.size > 0:
+                    weights[position + before] = tap_weight[step]
+            position += total
+    if lane == 0:
+        cursor[row] = position
+
+
+@kernel(
+    "int64, int64[::1], int32[::1], float32[::1], int64[::1]",
+    "int64, int64[::1], int64[::1], float32[::1], int64[::1]",
+)
+def sort_row(i, lane, width, first, indptr, indices, weights, distinct):  # type: ignore[no-untyped-def]
+    """Sort row ``first + i`` by index, its weights along, by heapsort; then count its distinct indices."""
+    if lane > 0:
+        return
+    begin = indptr[first + i]
+    count = indptr[first + i + 1] - begin
+    weighted = weights.size > 0
+    is_sorted = True
+    for k in range(begin + 1, begin + count):
+        if indices[k] < indices[k - 1]:
+            is_sorted = False
+            break
+    if not is_sorted:
+        heap_end = count
+        root_next = count // 2
+        while heap_end > 1:
+            if root_next > 0:  # build the heap first
+                root_next -= 1
+            else:  # then move its largest entry behind it
+                heap_end -= 1
+                indices[begin], indices[begin + heap_end] = indices[begin + heap_end], indices[begin]
+                if weighted:
+                    weights[begin], weights[begin + heap_end] = weights[begin + heap_end], weights[begin]
+            root = root_next
+            while 2 * root + 1 < heap_end:
+                child = 2 * root + 1
+                if child + 1 < heap_end and indices[begin + child] < indices[begin + child + 1]:
+                    child += 1
+                if indices[begin + root] >= indices[begin + child]:
+                    break
+                indices[begin + root], indices[begin + child] = indices[begin + child], indices[begin + root]
+                if weighted:
+                    weights[begin + root], weights[begin + child] = weights[begin + child], weights[begin + root]
+                root = child
+    different = 0
+    for k in range(begin, begin + count):
+        if k == begin or indices[k] != indices[k - 1]:
+            different += 1
+    distinct[first + i] = different
+
+
+@kernel(
+    "int64[::1], int32[::1], float32[::1], int64[::1], int32[::1], float32[::1]",
+    "int64[::1], int64[::1], float32[::1], int64[::1], int64[::1], float32[::1]",
+)
+def combine_row(i, lane, width, indptr, indices, weights, new_indptr, new_indices, new_weights):  # type: ignore[no-untyped-def]
+    """Copy row ``i``, writing equal neighbouring indices once and adding up their weights in float64."""
+    if lane > 0:
+        return
+    position = new_indptr[i] - 1
+    total = 0.0
+    for k in range(indptr[i], indptr[i + 1]):
+        if k == indptr[i] or indices[k] != indices[k - 1]:
+            position += 1
+            total = 0.0
+            new_indices[position] = indices[k]
+        if weights.size > 0:
+            total += weights[k]
+            new_weights[position] = total

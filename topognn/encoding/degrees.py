@@ -1,0 +1,67 @@
+"""Degrees and strengths of all nodes from connections, without an edge in memory.
+
+A kept weight joins the product of a set of rows and a set of columns, so a layer's degrees are the kernel's
+column sums spread over the image by two small 0/1 matrices. Sums are exact: float64 holds integers up to 2**53.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from topognn.encoding.kept import KeptWeights
+from topognn.tracing.layout import Connection
+
+
+def sum_in(connection: Connection, weights: Tensor) -> Tensor:
+    """Return, for every output element, the sum of ``weights`` over its edges; float64, in target order.
+
+    ``weights`` is in the connection's kernel form: 0/1 for degrees, magnitudes for strengths.
+    """
+    out, inner = connection.kernel[:2]
+    held = connection.multiplicity
+    if held is None:
+        taps = weights.sum(1, dtype=torch.float64)
+    elif held.shape[1] == 1:  # every element of a channel stands for as many nodes
+        grouped = weights.view(connection.groups, -1, *weights.shape[1:]).double()
+        taps = torch.einsum("goikl,gi->gokl", grouped, held.view(connection.groups, inner)).flatten(0, 1)
+    else:
+        return _flatten(_sum_places(connection, weights, held), connection.target_place_stride)
+    spread = _spread(taps, connection.source_y >= 0, connection.source_x >= 0)
+    return _flatten(spread, connection.target_place_stride)
+
+
+def sum_out(connection: Connection, weights: Tensor) -> Tensor:
+    """Return the sum of ``weights`` over the out-edges of each node from ``connection.source`` on; float64."""
+    out, inner, height, width = connection.kernel
+    taps = weights.view(connection.groups, -1, inner, height, width).sum(1, dtype=torch.float64).flatten(0, 1)
+    spread = _spread(taps, connection.target_y >= 0, connection.target_x >= 0)
+    elements = _flatten(spread, connection.place_stride)
+    if connection.support is None:
+        return elements
+    assert connection.holders_indptr is not None and connection.holders is not None
+    held = elements[connection.holders]
+    return torch.segment_reduce(held, "sum", offsets=connection.holders_indptr)
+
+
+def _spread(taps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return ``(channels, height, width)``: at each place the sum of the taps that are inside there."""
+    return torch.einsum("ckl,yk,xl->cyx", taps, rows.double(), columns.double())
+
+
+def _sum_places(connection: Connection, weights: Tensor, held: Tensor) -> Tensor:
+    """Return ``(out channels, height, width)``: weights times the nodes that each element stands for, tap by tap."""
+    groups, (out, inner, height, width) = connection.groups, connection.kernel
+    grouped = weights.view(groups, out // groups, inner, height, width).double()
+    total = grouped.new_zeros(groups, out // groups, *connection.positions)
+    for k in range(height):
+        for j in range(width):
+            y, x = connection.source_y[:, k, None], connection.source_x[None, :, j]
+            read = held[:, (y.clamp(min=0) + x.clamp(min=0)) // connection.place_stride] * ((y | x) >= 0)
+            total += torch.einsum("goi,giyx->goyx", grouped[..., k, j], read.view(groups, inner, *read.shape[1:]))
+    return total.flatten(0, 1)
+
+
+def _flatten(spread: Tensor, place_stride: int) -> Tensor:
+    """Return values by element: channels first, or last where neighbouring channels are neighbours."""
+    return (spread.permute(1, 2, 0) if place_stride > 1 else spread).reshape(-1)

@@ -1,0 +1,143 @@
+"""The Multipartite Graph Encoding: layout and masks to a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from topognn.encoding.kept import KeptWeights
+from topognn.errors import TraceError
+from topognn.graph import MultipartiteGraph, add_in
+from topognn.kernels.host import read
+from topognn.kernels.launch import check_device
+from topognn.masks import check_masks, get_masks
+from topognn.tracing.assemble import assemble
+from topognn.tracing.capture import Expressions, capture
+from topognn.tracing.layout import Layout
+from topognn.tracing.propagate import Propagation
+
+Masks = Mapping[str, Tensor] | Sequence[Tensor | None] | str | PathLike[str]
+
+
+def trace(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    shortcuts: Literal["parametric", "all"] = "parametric",
+    input_padding_nodes: bool = False,
+) -> Layout:
+    """Find out what a model's graph looks like at an input shape, for any masks.
+
+    Runs no forward pass on data and leaves the model as it was. A layout is made once and encoded at every
+    change of masks.
+
+    Args:
+        model: Any model that ``torch.export`` can export in evaluation mode, with one input tensor.
+        input_shape: Shape of one input without the batch, e.g. ``(3, 32, 32)``.
+        shortcuts: ``"parametric"`` (identity shortcuts add no edges, as in the paper) or ``"all"`` (they add
+            edges of weight 1).
+        input_padding_nodes: Also make nodes of the first convolution's zero padding, as the paper's code does;
+            for comparison with published numbers only.
+
+    Raises:
+        TraceError: The model cannot be exported at this shape, or has no layer that its input reaches.
+        UnsupportedOperation: It uses an operation that has no meaning as a graph yet.
+
+    Source:
+        Cunegatti et al., TMLR 2024, section 3 (definition 1).
+
+    >>> from torch import nn
+    >>> trace(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)), (1, 4, 4))
+    Layout(3 partitions, 2 connections, 27 nodes)
+    """
+    if shortcuts not in ("parametric", "all"):
+        raise TraceError(f"shortcuts must be 'parametric' or 'all', not {shortcuts!r}")
+    captured = capture(model, tuple(input_shape))
+    expressions = Expressions(model, captured)
+    with torch.no_grad():
+        walk = Propagation(captured, expressions, shortcuts, input_padding_nodes)
+        return assemble(walk, expressions)
+
+
+def encode(
+    model: nn.Module | Layout,
+    input_shape: Sequence[int] | None = None,
+    masks: Masks | None = None,
+    *,
+    shortcuts: Literal["parametric", "all"] = "parametric",
+    input_padding_nodes: bool = False,
+    device: torch.device | str | None = None,
+) -> MultipartiteGraph:
+    """Turn a model with masks into its Multipartite Graph Encoding.
+
+    Args:
+        model: A model, or a layout that :func:`trace` made of it (then nothing is traced, and ``input_shape``,
+            ``shortcuts`` and ``input_padding_nodes`` are the layout's).
+        input_shape: Shape of one input without the batch.
+        masks: Which weights are kept, in any form that :func:`topognn.masks.get_masks` takes; by default the
+            weights that are not zero.
+        shortcuts, input_padding_nodes: See :func:`trace`.
+        device: Where to build the graph; by default where the masks (or else the weights) are.
+
+    Returns:
+        The graph. Its matrices are built when asked for; this call makes one host sync.
+
+    Raises:
+        MaskError: A mask does not fit the model.
+        DeviceError: The device cannot be served here.
+        TraceError, UnsupportedOperation: See :func:`trace`.
+
+    Source:
+        Cunegatti et al., TMLR 2024, section 3.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Conv2d(1, 1, 2, bias=False), nn.Flatten(), nn.Linear(4, 2))
+    >>> kept = {"0.weight": torch.tensor([[[[1, 0], [0, 1]]]]), "2.weight": torch.ones(2, 4)}
+    >>> encode(model, (1, 3, 3), masks=kept)
+    MultipartiteGraph(15 nodes, 16 edges, 3 partitions, cpu)
+    """
+    if isinstance(model, Layout):
+        layout = model
+    else:
+        if input_shape is None:
+            raise TraceError("input_shape is missing: the shape of one input without the batch, such as (3, 32, 32)")
+        layout = trace(model, input_shape, shortcuts=shortcuts, input_padding_nodes=input_padding_nodes)
+    if layout.weights is None:
+        raise TraceError("this layout was read from a file and has no model: encode a layout that trace() made")
+    weights = layout.weights()
+    kept = _resolve(masks, weights, layout)
+    if device is None:
+        device = next(iter(kept.values())).device
+    return encode_kept(layout, weights, kept, check_device(device))
+
+
+def _resolve(masks: Masks | None, weights: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    if masks is None:
+        return {name: weight != 0 for name, weight in weights.items()}
+    return get_masks(weights, masks)
+
+
+def encode_kept(
+    layout: Layout, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], device: torch.device
+) -> MultipartiteGraph:
+    """Return the graph of checked masks: one host sync, for the number of edges and of kept weights a layer."""
+    layout = layout.to(device)
+    parts: list[tuple[Tensor, Tensor]] = []
+    for c in layout.connections:
+        if c.weight is None:
+            one = torch.ones(c.kernel, device=device)
+            parts.append((one.bool(), one))
+        else:
+            mask = masks[c.weight].to(device).view(c.kernel)
+            magnitude = weights[c.weight].to(device, torch.float32).abs().view(c.kernel)
+            parts.append((mask, torch.where(mask, magnitude, 0)))
+    in_degrees = add_in(layout, [mask for mask, _ in parts], device).to(torch.int64)
+    counts = torch.stack([mask.sum() for mask, _ in parts] + [in_degrees.sum()])
+    *kept_counts, num_entries = map(int, read(counts))
+    kept = [KeptWeights(m, w, count) for (m, w), count in zip(parts, kept_counts, strict=True)]
+    return MultipartiteGraph(layout, kept, in_degrees, num_entries)

@@ -1,0 +1,154 @@
+"""Build a graph's rows (CSR, CSC, undirected CSR) from its connections: count -> scan -> fill."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from topognn.encoding.kept import KeptWeights, scan
+from topognn.kernels.host import read
+from topognn.kernels.rows import combine_row, fill_in, fill_out, sort_row
+from topognn.tracing.layout import Connection, Layout
+
+Direction = Literal["in", "out", "both"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """A sparse matrix by rows: those of the neighbours that each node has.
+
+    Attributes:
+        indptr: int64 ``(nodes + 1,)``.
+        indices: int32 (int64 from 2**31 nodes on) ``(entries,)``, ascending within a row, without repeats.
+        weights: float32 ``(entries,)``; empty if the rows were built without weights.
+    """
+
+    indptr: Tensor
+    indices: Tensor
+    weights: Tensor
+
+    @property
+    def num_entries(self) -> int:
+        """The number of entries."""
+        return self.indices.numel()
+
+
+def build_rows(
+    layout: Layout,
+    kept: Sequence[KeptWeights],
+    direction: Direction,
+    weighted: bool,
+    degrees: Tensor,
+    num_entries: int,
+) -> Rows:
+    """Return the rows of a graph.
+
+    ``degrees`` (int64, a node's number of entries in the wanted direction) and ``num_entries`` count parallel
+    edges apart. Makes no host sync unless parallel edges are possible, and one then.
+    """
+    device = degrees.device
+    indptr = scan(degrees)
+    cursor = indptr[:-1].clone()
+    indices = torch.empty(num_entries, dtype=layout.index_dtype, device=device)
+    weights = torch.empty(num_entries if weighted else 0, dtype=torch.float32, device=device)
+    rows = Rows(indptr, indices, weights)
+    # Within a row, in-edges ascend with the source and come before out-edges, which ascend with the target.
+    order = range(len(kept))
+    if direction != "out":
+        for number in sorted(order, key=lambda n: layout.connections[n].sources):
+            _fill_in(layout.connections[number], kept[number], cursor, rows)
+    if direction != "in":
+        for number in sorted(order, key=lambda n: layout.connections[n].target):
+            _fill_out(layout.connections[number], kept[number], cursor, rows)
+    unsorted, repeated = find_mixed(layout, direction)
+    return _tidy(layout, rows, unsorted, repeated) if unsorted else rows
+
+
+def _fill_in(connection: Connection, kept: KeptWeights, cursor: Tensor, rows: Rows) -> None:
+    c, taps = connection, kept.by_output(connection)
+    fill_in.launch(
+        c.num_targets,
+        *(c.kernel[0], c.target_channel_stride, c.positions[0] * c.positions[1]),
+        *(c.target_place_stride, c.positions[1], c.source_y, c.source_x, *taps),
+        *(c.source, _or_empty(c.support, rows.indices, 2), c.target_first, _or_empty(c.target_map, rows.indices)),
+        *(cursor, rows.indices, rows.weights),
+        work=kept.count / c.kernel[0],
+    )
+
+
+def _fill_out(connection: Connection, kept: KeptWeights, cursor: Tensor, rows: Rows) -> None:
+    c, taps = connection, kept.by_input(connection)
+    fill_out.launch(
+        c.num_sources,
+        *(c.in_channels, c.channel_stride, c.input_positions[0] * c.input_positions[1]),
+        *(c.place_stride, c.input_positions[1], c.target_y, c.target_x, *taps),
+        *(c.source, _or_empty(c.holders_indptr, cursor), _or_empty(c.holders, cursor)),
+        *(c.target_first, _or_empty(c.target_map, rows.indices)),
+        *(cursor, rows.indices, rows.weights),
+        work=kept.count / c.in_channels,
+    )
+
+
+def _or_empty(tensor: Tensor | None, like: Tensor, dims: int = 1) -> Tensor:
+    """Return ``tensor`` in the dtype of ``like``, or an empty one where there is none."""
+    if tensor is None:
+        return torch.empty((0,) * dims, dtype=like.dtype, device=like.device)
+    return tensor.to(like.dtype)
+
+
+def find_mixed(layout: Layout, direction: Direction) -> tuple[list[int], bool]:
+    """Return the partitions whose rows do not come out sorted, and whether parallel edges are possible there."""
+    unsorted: set[int] = set()
+    repeated = False
+    connections = layout.connections
+    for number in range(len(layout.partitions)):
+        entering = sorted((c for c in connections if c.target == number), key=lambda c: c.sources)
+        leaving = sorted((c for c in connections if number in c.sources), key=lambda c: c.target)
+        if direction != "out":
+            overlap = any(max(a.sources) >= min(b.sources) for a, b in zip(entering, entering[1:], strict=False) if a.sources and b.sources)
+            if overlap or not all(c.ascends_in for c in entering):
+                unsorted.add(number)
+        if direction != "in":
+            overlap = any(a.target == b.target for a, b in zip(leaving, leaving[1:], strict=False))
+            if overlap or not all(c.ascends_out for c in leaving):
+                unsorted.add(number)
+        if direction == "both" and any(s >= number for c in entering for s in c.sources):
+            unsorted.update((number, *(s for c in entering for s in c.sources)))
+    return sorted(unsorted), repeats(layout)
+
+
+def repeats(layout: Layout) -> bool:
+    """Tell whether two weights may join the same pair of nodes, so that edges must be combined."""
+    for a in layout.connections:
+        if a.may_repeat:
+            return True
+        if any(b is not a and b.target == a.target and set(a.sources) & set(b.sources) for b in layout.connections):
+            return True
+    return False
+
+
+def _tidy(layout: Layout, rows: Rows, unsorted: Sequence[int], repeated: bool) -> Rows:
+    """Sort the rows of some partitions and, where parallel edges are possible, combine them."""
+    distinct = rows.indptr.diff()
+    work = rows.num_entries / layout.num_nodes
+    for number in unsorted:
+        part = layout.partitions[number]
+        sort_row.launch(part.size, part.offset, rows.indptr, rows.indices, rows.weights, distinct, work=work)
+    if not repeated:
+        return rows
+    indptr = scan(distinct)
+    (num_entries,) = read(indptr[-1:])
+    combined = Rows(indptr, rows.indices.new_empty(int(num_entries)), rows.weights.new_empty(0))
+    if rows.weights.numel():
+        combined = dataclasses.replace(combined, weights=rows.weights.new_empty(int(num_entries)))
+    combine_row.launch(
+        layout.num_nodes,
+        *(rows.indptr, rows.indices, rows.weights),
+        *(combined.indptr, combined.indices, combined.weights),
+        work=work,
+    )
+    return combined

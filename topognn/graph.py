@@ -1,0 +1,263 @@
+"""The multipartite graph: partitions and connections at once, its matrices when asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from topognn.encoding.degrees import sum_in, sum_out
+from topognn.encoding.kept import KeptWeights
+from topognn.encoding.rows import Direction, Rows, build_rows, repeats
+from topognn.errors import GraphMemoryError, UnknownNameError
+from topognn.tracing.layout import Connection, Layout, Partition
+
+
+class MemoryEstimate(NamedTuple):
+    """Bytes that a graph's matrices take, and the bytes free on its device (None: unknown)."""
+
+    csr: int
+    csc: int
+    undirected: int
+    free: int | None
+
+
+class MultipartiteGraph:
+    """A network's Multipartite Graph Encoding. Made by :func:`topognn.encode`.
+
+    Nodes are elements of tensors, edges are uses of kept weights, edge weights are ``|weight|`` (definitions:
+    section 1 of Cunegatti et al., TMLR 2024). The matrices are built when first asked for, on the device of the
+    masks; degrees and strengths need none of them.
+    """
+
+    def __init__(self, layout: Layout, kept: Sequence[KeptWeights], in_degrees: Tensor, num_entries: int) -> None:
+        self._layout = layout
+        self._kept = tuple(kept)
+        self._raw_in_degrees = in_degrees
+        self._num_entries = num_entries
+        self._rows: dict[Direction, Rows] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """The device that everything of this graph is on."""
+        return self._raw_in_degrees.device
+
+    @property
+    def layout(self) -> Layout:
+        """The layout that the graph was encoded from."""
+        return self._layout
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """The partitions in execution order; number 0 is the network's input."""
+        return self._layout.partitions
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """The layers' uses, and the shortcuts, that edges come from."""
+        return self._layout.connections
+
+    @property
+    def kept(self) -> tuple[KeptWeights, ...]:
+        """The kept weights of each connection."""
+        return self._kept
+
+    @property
+    def num_nodes(self) -> int:
+        """The number of nodes."""
+        return self._layout.num_nodes
+
+    @property
+    def num_edges(self) -> int:
+        """The number of edges, parallel ones combined (which takes the CSC where they are possible)."""
+        return self.rows("in").num_entries if self.has_parallel_edges else self._num_entries
+
+    @cached_property
+    def has_parallel_edges(self) -> bool:
+        """Whether two weights may join the same pair of nodes, as they do behind overlapping pooling windows."""
+        return repeats(self._layout)
+
+    # -- matrices -------------------------------------------------------------------------------------------
+
+    @property
+    def csr(self) -> Rows:
+        """The out-edges: row ``u`` lists the targets of node ``u``."""
+        return self.rows("out", weighted=True)
+
+    @property
+    def csc(self) -> Rows:
+        """The in-edges: row ``v`` lists the sources of node ``v``."""
+        return self.rows("in", weighted=True)
+
+    @property
+    def undirected(self) -> Rows:
+        """The neighbours of each node, directions forgotten; every edge stands twice."""
+        return self.rows("both", weighted=True)
+
+    def rows(self, direction: Direction, weighted: bool = False) -> Rows:
+        """Return the rows of out-edges (``"out"``), in-edges (``"in"``) or neighbours (``"both"``).
+
+        Built at the first call and kept. Without weights they take half the memory.
+
+        Raises:
+            GraphMemoryError: They would not fit in the memory that is free.
+        """
+        have = self._rows.get(direction)
+        if have is None or (weighted and have.weights.numel() < have.num_entries):
+            self._check_memory(direction, weighted)
+            entries = self._num_entries * (2 if direction == "both" else 1)
+            degrees = self._raw_degrees(direction)
+            have = build_rows(self._layout, self._kept, direction, weighted, degrees, entries)
+            self._rows[direction] = have
+        return have
+
+    def _raw_degrees(self, direction: Direction) -> Tensor:
+        if direction == "in":
+            return self._raw_in_degrees
+        out = add_out(self._layout, [k.mask for k in self._kept], self.device).to(torch.int64)
+        return out if direction == "out" else out + self._raw_in_degrees
+
+    # -- degrees and strengths ------------------------------------------------------------------------------
+
+    @cached_property
+    def in_degrees(self) -> Tensor:
+        """The number of in-edges of each node; int64 ``(nodes,)``."""
+        return self.rows("in").indptr.diff() if self.has_parallel_edges else self._raw_in_degrees
+
+    @cached_property
+    def out_degrees(self) -> Tensor:
+        """The number of out-edges of each node; int64 ``(nodes,)``."""
+        return self.rows("out").indptr.diff() if self.has_parallel_edges else self._raw_degrees("out")
+
+    @cached_property
+    def in_strengths(self) -> Tensor:
+        """The sum of the weights of the in-edges of each node; float64 ``(nodes,)``."""
+        return add_in(self._layout, [k.magnitude for k in self._kept], self.device)
+
+    @cached_property
+    def out_strengths(self) -> Tensor:
+        """The sum of the weights of the out-edges of each node; float64 ``(nodes,)``."""
+        return add_out(self._layout, [k.magnitude for k in self._kept], self.device)
+
+    @cached_property
+    def is_output(self) -> Tensor:
+        """Which nodes are in an output partition; bool ``(nodes,)``."""
+        marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
+        for number in self._layout.outputs:
+            marked[self.partitions[number].offset : self.partitions[number].end] = True
+        return marked
+
+    @cached_property
+    def is_input(self) -> Tensor:
+        """Which nodes are in the input partition; bool ``(nodes,)``."""
+        marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
+        marked[: self.partitions[0].end] = True
+        return marked
+
+    # -- names of nodes -------------------------------------------------------------------------------------
+
+    def node_of(self, partition: str | int, index: int | Sequence[int]) -> int:
+        """Return the id of element ``index`` (a number, or one coordinate an axis) of a partition.
+
+        Raises:
+            UnknownNameError: There is no such partition.
+            IndexError: The partition has no such element.
+        """
+        part = self._layout.partition(partition)
+        coordinates = (index,) if isinstance(index, int) else tuple(index)
+        shape = (part.size,) if isinstance(index, int) else part.shape
+        if len(coordinates) != len(shape) or not all(0 <= c < s for c, s in zip(coordinates, shape, strict=True)):
+            raise IndexError(f"partition {part.name!r} of shape {part.shape} has no element {index}")
+        local = 0
+        for coordinate, size in zip(coordinates, shape, strict=True):
+            local = local * size + coordinate
+        return part.offset + local
+
+    def element_of(self, node: int) -> tuple[str, tuple[int, ...]]:
+        """Return (partition name, coordinates) of a node: the inverse of :meth:`node_of`."""
+        for part in self.partitions:
+            if part.offset <= node < part.end:
+                local, coordinates = node - part.offset, []
+                for size in reversed(part.shape):
+                    local, coordinate = divmod(local, size)
+                    coordinates.append(coordinate)
+                return part.name, tuple(reversed(coordinates))
+        raise UnknownNameError(f"node {node} does not exist: nodes are 0 to {self.num_nodes - 1}")
+
+    # -- memory ---------------------------------------------------------------------------------------------
+
+    def memory_estimate(self) -> MemoryEstimate:
+        """Return the bytes that each matrix would take, parallel edges counted apart, and the bytes free."""
+        itemsize = 4 if self._layout.index_dtype == torch.int32 else 8
+        one = 8 * (self.num_nodes + 1) + self._num_entries * (itemsize + 4)
+        both = 8 * (self.num_nodes + 1) + 2 * self._num_entries * (itemsize + 4)
+        return MemoryEstimate(one, one, both, get_free_memory(self.device))
+
+    def _check_memory(self, direction: Direction, weighted: bool) -> None:
+        estimate = self.memory_estimate()
+        need = estimate.undirected if direction == "both" else estimate.csr
+        if not weighted:
+            need -= 4 * self._num_entries * (2 if direction == "both" else 1)
+        if self.has_parallel_edges:
+            need *= 2  # before and after combining
+        if estimate.free is not None and need > estimate.free:
+            raise GraphMemoryError(
+                f"the rows of {self._num_entries:,} edges need {need / 2**30:.2f} GiB on {self.device}, and "
+                f"{estimate.free / 2**30:.2f} GiB are free. Degrees, strength, sinks, sources and one_hop need no "
+                "rows; otherwise encode at a smaller input shape or a higher sparsity"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph to a safetensors file; see :func:`load`."""
+        from topognn.storage import save_graph
+
+        save_graph(self, Path(path))
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> MultipartiteGraph:
+        """Read a graph that :meth:`save` wrote; it has no model, so its layout cannot be encoded anew."""
+        from topognn.storage import load_graph
+
+        return load_graph(Path(path), device)
+
+    def __repr__(self) -> str:
+        edges = f"{self._num_entries:,} edges" + (" before combining" if self.has_parallel_edges else "")
+        return f"MultipartiteGraph({self.num_nodes:,} nodes, {edges}, {len(self.partitions)} partitions, {self.device})"
+
+
+def add_in(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Return, for each node, the sum of ``weights`` (one tensor a connection) over its in-edges; float64."""
+    total = torch.zeros(layout.num_nodes, dtype=torch.float64, device=device)
+    for connection, weight in zip(layout.connections, weights, strict=True):
+        values = sum_in(connection, weight)
+        if connection.target_map is None:
+            total[connection.target_first : connection.target_first + values.numel()] += values
+        else:
+            total[connection.target_map] += values  # a permutation: no element meets another
+    return total
+
+
+def add_out(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Return, for each node, the sum of ``weights`` (one tensor a connection) over its out-edges; float64."""
+    total = torch.zeros(layout.num_nodes, dtype=torch.float64, device=device)
+    for connection, weight in zip(layout.connections, weights, strict=True):
+        values = sum_out(connection, weight)
+        total[connection.source : connection.source + values.numel()] += values
+    return total
+
+
+def get_free_memory(device: torch.device) -> int | None:
+    """Return the bytes that can still be allocated on a device, None if that cannot be told."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":") for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024

@@ -1,0 +1,72 @@
+"""Nodes that lead nowhere or come from nowhere, and the edges that they make removable.
+
+Source of all: Cunegatti et al., TMLR 2024, section 4.1 (local connectivity). None builds a matrix or makes a
+host sync, except on graphs with parallel edges, whose degrees take one sync.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from topognn.graph import MultipartiteGraph
+
+
+def find_sinks(graph: MultipartiteGraph) -> Tensor:
+    """Return which nodes outside the output partitions have in-edges but no out-edges; bool ``(nodes,)``."""
+    return (graph.out_degrees == 0) & (graph.in_degrees > 0) & ~graph.is_output
+
+
+def find_sources(graph: MultipartiteGraph) -> Tensor:
+    """Return which nodes outside the input partition have out-edges but no in-edges; bool ``(nodes,)``."""
+    return (graph.in_degrees == 0) & (graph.out_degrees > 0) & ~graph.is_input
+
+
+def find_disconnected(graph: MultipartiteGraph) -> Tensor:
+    """Return which nodes have no edges at all; bool ``(nodes,)``."""
+    return (graph.in_degrees == 0) & (graph.out_degrees == 0)
+
+
+def sink_nodes(graph: MultipartiteGraph) -> Tensor:
+    """Return the number of nodes outside the output partitions that have in-edges but no out-edges; int64 scalar.
+
+    >>> sink_nodes(example_graph())
+    tensor(1)
+    """
+    return find_sinks(graph).sum()
+
+
+def source_nodes(graph: MultipartiteGraph) -> Tensor:
+    """Return the number of nodes outside the input partition that have out-edges but no in-edges; int64 scalar.
+
+    >>> source_nodes(example_graph())
+    tensor(1)
+    """
+    return find_sources(graph).sum()
+
+
+def disconnected_nodes(graph: MultipartiteGraph) -> Tensor:
+    """Return the number of nodes without any edge; int64 scalar.
+
+    >>> disconnected_nodes(example_graph())
+    tensor(1)
+    """
+    return find_disconnected(graph).sum()
+
+
+def removable_out_edges(graph: MultipartiteGraph) -> Tensor:
+    """Return the number of edges into sinks: they lead to a node that leads nowhere; int64 scalar.
+
+    >>> removable_out_edges(example_graph())
+    tensor(2)
+    """
+    return torch.where(find_sinks(graph), graph.in_degrees, 0).sum()
+
+
+def removable_in_edges(graph: MultipartiteGraph) -> Tensor:
+    """Return the number of edges out of sources: they come from a node that is always zero; int64 scalar.
+
+    >>> removable_in_edges(example_graph())
+    tensor(1)
+    """
+    return torch.where(find_sources(graph), graph.out_degrees, 0).sum()

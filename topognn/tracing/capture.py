@@ -1,0 +1,180 @@
+"""Ask ``torch.export`` what the model computes, and evaluate the expressions that weights are."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from topognn.errors import MaskError, TraceError
+
+# In-place operations that change no element's origin, however the tensor they change is viewed.
+_HARMLESS_IN_PLACE = (
+    "relu_ relu6_ hardtanh_ hardswish_ hardsigmoid_ silu_ mish_ elu_ celu_ selu_ leaky_relu_ sigmoid_ tanh_ threshold_ "
+    "dropout_ feature_dropout_ alpha_dropout_ clamp_ clamp_min_ clamp_max_ neg_ exp_ sqrt_ rsqrt_ abs_ requires_grad_"
+).split()
+_VIEWS = (
+    "view reshape flatten unflatten permute transpose t slice select narrow expand chunk split split_with_sizes "
+    "squeeze unsqueeze unbind alias detach movedim swapaxes view_as expand_as unfold getitem"
+).split()
+
+
+class Captured(NamedTuple):
+    """An exported graph: nodes in execution order, its one input, names of parameters and buffers, constants."""
+
+    graph: torch.fx.Graph
+    input: Node
+    tensors: dict[Node, str]
+    constants: dict[Node, Tensor]
+
+
+def capture(model: nn.Module, input_shape: tuple[int, ...]) -> Captured:
+    """Export ``model`` at ``(1, *input_shape)`` in evaluation mode; the model is left as it was."""
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"expected a torch.nn.Module, not {type(model).__name__}")
+    _check_shape(input_shape)
+    first = next(model.parameters(), None)
+    if first is None:
+        raise TraceError("the model has no parameters: no parametric layer, no graph")
+    if any(p.is_meta for p in model.parameters()):
+        raise TraceError("the model is on the meta device, where weights have no values: move it with to_empty()")
+    example = torch.empty(1, *input_shape, device=first.device, dtype=first.dtype)
+    with _evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch.export warns of attributes that torch's own pruning hooks set
+        try:
+            program = torch.export.export(model, (example,), strict=False)
+            if not _is_functional(program.graph):
+                program = program.run_decompositions({})
+        except Exception as error:  # export raises many types; all of them mean: not traceable as it is
+            raise _explain(error, input_shape) from error
+    return _read(program)
+
+
+def _check_shape(input_shape: Any) -> None:
+    good = isinstance(input_shape, tuple | list) and len(input_shape) > 0
+    if not good or not all(isinstance(s, int) and s > 0 for s in input_shape):
+        raise TraceError(
+            f"input_shape must be the shape of one input without the batch, such as (3, 32, 32), not {input_shape!r}"
+        )
+
+
+def _explain(error: Exception, input_shape: tuple[int, ...]) -> TraceError:
+    text = str(error)
+    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
+        return TraceError(
+            f"the model's control flow depends on data, so it has no one graph: {line} "
+            "(make the branch depend on shapes or constants)"
+        )
+    return TraceError(f"torch.export cannot trace the model at input shape {tuple(input_shape)}: {line}")
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def name_of(node: Node) -> str:
+    """Return an operation's name without namespace and overload: ``conv2d`` for ``aten.conv2d.default``."""
+    if node.op != "call_function":
+        return node.op
+    if node.target is operator.getitem:
+        return "getitem"
+    packet = getattr(node.target, "overloadpacket", None)
+    return packet.__name__ if packet is not None else getattr(node.target, "__name__", str(node.target))
+
+
+def _is_functional(graph: torch.fx.Graph) -> bool:
+    """Tell whether no in-place operation could change a tensor that is read under another name."""
+    for node in graph.nodes:
+        name = name_of(node)
+        if not name.endswith("_") or name.startswith("_") or name in _HARMLESS_IN_PLACE:
+            continue
+        changed = node.args[0]
+        aliases = [changed, *changed.users]
+        if name not in ("add_", "sub_", "mul_", "div_") or any(name_of(a) in _VIEWS for a in aliases):
+            return False
+    return True
+
+
+def _read(program: torch.export.ExportedProgram) -> Captured:
+    graph, signature = program.graph, program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    lifted = signature.inputs_to_lifted_tensor_constants
+    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+    inputs = [n for n in placeholders if n.name in signature.user_inputs]
+    if len(inputs) != 1 or not inputs[0].users:
+        raise TraceError("the model does not compute its output from one input tensor")
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:  # after an in-place operation, its result is what the old name reads
+        if name_of(node).endswith("_") and node.op == "call_function":
+            changed = node.args[0]
+            for user in list(changed.users):
+                if order[user] > order[node]:
+                    user.replace_input_with(changed, node)
+    for node in list(graph.nodes):
+        if name_of(node).startswith(("_assert", "sym_constrain")):
+            graph.erase_node(node)
+    return Captured(
+        graph,
+        inputs[0],
+        {n: names[n.name] for n in placeholders if n.name in names},
+        {n: program.constants[lifted[n.name]] for n in placeholders if n.name in lifted},
+    )
+
+
+class Expressions:
+    """Weights as the model computes them from its parameters and buffers, evaluated when asked for.
+
+    Parameters are looked up by name at every evaluation, so the values are always the model's current ones.
+    """
+
+    def __init__(self, model: nn.Module, captured: Captured) -> None:
+        self._model = model
+        self._names = captured.tensors
+        self._constants = captured.constants
+        self._roots: dict[str, Node] = {}
+
+    def add(self, name: str, root: Node) -> None:
+        """Remember that weight ``name`` is the value of ``root``."""
+        self._roots[name] = root
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Return all weights by name, detached, on the model's device."""
+        values: dict[Node, Any] = {}
+        with torch.no_grad():
+            return {name: self.evaluate(root, values).detach() for name, root in self._roots.items()}
+
+    def evaluate(self, node: Node, values: dict[Node, Any] | None = None) -> Any:
+        """Return the value of a node that does not depend on the network's input."""
+        values = {} if values is None else values
+        if node not in values:
+            if node in self._names:
+                values[node] = self._look_up(self._names[node])
+            elif node in self._constants:
+                values[node] = self._constants[node]
+            else:
+                args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: self.evaluate(n, values))
+                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        return values[node]
+
+    def _look_up(self, name: str) -> Tensor:
+        value: Any = self._model
+        try:
+            for part in name.split("."):
+                value = getattr(value, part)
+        except AttributeError:
+            raise MaskError(f"the model no longer has {name!r}: it changed after tracing, so trace it again") from None
+        return value

@@ -1,0 +1,151 @@
+"""What each parameter-free operation does to the node ids of the elements that it reads.
+
+An operand's ids are an int64 tensor ``(K, *shape)``: element ``e`` of the tensor stands for nodes ``ids[:, e]``, -1
+meaning none. Data movement needs no rule: the operation itself is applied to the ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TRANSPARENT = frozenset(
+    (
+        "relu relu6 hardtanh gelu silu sigmoid tanh hardswish hardsigmoid leaky_relu elu selu celu softplus softsign "
+        "mish prelu rrelu threshold hardshrink softshrink tanhshrink logsigmoid log_sigmoid exp expm1 log log1p sqrt "
+        "rsqrt abs neg square pow clamp clamp_min clamp_max sin cos erf erfc sign floor ceil round reciprocal "
+        "nan_to_num dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout batch_norm "
+        "_native_batch_norm_legit_no_training native_batch_norm cudnn_batch_norm instance_norm layer_norm "
+        "native_layer_norm group_norm native_group_norm rms_norm local_response_norm softmax _softmax log_softmax "
+        "_log_softmax to _to_copy type_as float double half contiguous clone detach alias lift_fresh_copy maximum "
+        "minimum rsub requires_grad"
+    ).split()
+)
+"""Elementwise operations and normalisations: element for element, nothing moves."""
+
+MOVING = frozenset(
+    (
+        "view reshape _unsafe_view flatten unflatten permute transpose t numpy_T swapaxes swapdims movedim moveaxis "
+        "slice select narrow expand view_as expand_as broadcast_to squeeze unsqueeze cat concat concatenate stack "
+        "hstack vstack chunk split split_with_sizes tensor_split unbind roll flip rot90 pixel_shuffle pixel_unshuffle "
+        "channel_shuffle native_channel_shuffle repeat tile index index_select pad constant_pad_nd reflection_pad1d "
+        "reflection_pad2d replication_pad1d replication_pad2d getitem meshgrid diagonal"
+    ).split()
+)
+"""Operations that only say where an element goes."""
+
+REDUCING = frozenset("mean sum amax amin".split())
+"""Reductions that stand for everything they reduce, as a pooling over the whole axis does."""
+
+POOLING = frozenset(
+    f"{kind}_pool{n}d{suffix}"
+    for n in (1, 2, 3)
+    for kind, suffix in (
+        ("max", ""),
+        ("max", "_with_indices"),
+        ("avg", ""),
+        ("adaptive_avg", ""),
+        ("_adaptive_avg", ""),
+        ("adaptive_max", ""),
+    )
+)
+
+
+def move(target: Callable[..., Any], args: Any, kwargs: Any, depth: int) -> Any:
+    """Apply a data-movement operation to each of ``depth`` layers of ids.
+
+    ``args`` is a function from a layer's number to the operation's arguments. Padding is told to fill with -1.
+    """
+    layers = []
+    for k in range(depth):
+        given = args(k)
+        try:
+            layers.append(target(*given, **kwargs))
+        except (RuntimeError, NotImplementedError):  # some paddings know only floats, which hold ids below 2**53
+            given = torch.utils._pytree.tree_map_only(Tensor, _as_double, given)
+            layers.append(torch.utils._pytree.tree_map_only(Tensor, Tensor.long, target(*given, **kwargs)))
+    if isinstance(layers[0], Tensor):
+        return torch.stack(layers)
+    return [torch.stack(parts) for parts in zip(*layers, strict=True)]
+
+
+def _as_double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.dtype == torch.int64 else tensor
+
+
+def stack_depths(depths: Sequence[Tensor]) -> list[Tensor]:
+    """Give operands of unequal K the largest one's K by layers of -1."""
+    most = max(ids.shape[0] for ids in depths)
+    return [torch.cat([ids, ids.new_full((most - ids.shape[0], *ids.shape[1:]), -1)]) for ids in depths]
+
+
+def pool(name: str, ids: Tensor, output: Sequence[int], args: Sequence[Any]) -> Tensor:
+    """Return the ids of a pooling's output: each element stands for all nodes of its window.
+
+    ``output`` is the output's shape, ``args`` what follows the input in the operation's arguments.
+    """
+    axes = int(name[name.index("pool") + 4])
+    if "adaptive" in name:
+        windows = [
+            _adaptive(size, out) for size, out in zip(ids.shape[-axes:], output[-axes:], strict=True)
+        ]
+    else:
+        kernel = _per_axis(args[0], axes)
+        stride = _per_axis(args[1] if len(args) > 1 and args[1] else args[0], axes)
+        padding = _per_axis(args[2] if len(args) > 2 else 0, axes)
+        dilation = _per_axis(args[3] if name.startswith("max") and len(args) > 3 else 1, axes)
+        windows = [
+            window_table(ids.shape[a - axes], output[a - axes], kernel[a], stride[a], padding[a], dilation[a])
+            for a in range(axes)
+        ]
+    return gather_windows(ids, windows)
+
+
+def reduce(ids: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """Return the ids of a reduction over tensor dimensions ``dims``: all of them at once."""
+    rank = ids.dim() - 1
+    reduced = sorted(d % rank for d in dims) if dims else list(range(rank))
+    kept = [d for d in range(rank) if d not in reduced]
+    shape = [ids.shape[d + 1] for d in kept]
+    moved = ids.permute(0, *(d + 1 for d in reduced), *(d + 1 for d in kept)).reshape(-1, *shape)
+    for d in reduced if keepdim else ():
+        moved = moved.unsqueeze(d + 1)
+    return moved
+
+
+def window_table(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """Return int64 ``(out, kernel)``: the input coordinate of each output position and tap; -1 = outside.
+
+    >>> window_table(4, 2, 3, 2, 1, 1)
+    tensor([[-1,  0,  1],
+            [ 1,  2,  3]])
+    """
+    table = torch.arange(out)[:, None] * stride - padding + torch.arange(kernel) * dilation
+    return table.masked_fill((table < 0) | (table >= size), -1)
+
+
+def gather_windows(ids: Tensor, windows: Sequence[Tensor]) -> Tensor:
+    """Gather windows over the last axes of ``ids``; each window position becomes a layer of K."""
+    for i, window in enumerate(windows):
+        axis = ids.dim() - len(windows) + i
+        out, kernel = window.shape
+        padded = torch.cat([ids, ids.new_full((*ids.shape[:axis], 1, *ids.shape[axis + 1 :]), -1)], axis)
+        taken = padded.index_select(axis, window.flatten() % (ids.shape[axis] + 1))  # -1 -> the padding
+        taken = taken.unflatten(axis, (out, kernel)).movedim(axis + 1, 1)
+        ids = taken.flatten(0, 1)
+    return ids
+
+
+def _adaptive(size: int, out: int) -> Tensor:
+    starts = torch.arange(out) * size // out
+    ends = -(-(torch.arange(1, out + 1) * size) // out)
+    table = starts[:, None] + torch.arange(int((ends - starts).max()))
+    return table.masked_fill(table >= ends[:, None], -1)
+
+
+def _per_axis(value: Any, axes: int) -> list[int]:
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return values * axes if len(values) == 1 else values

@@ -1,0 +1,337 @@
+"""Push node ids through an exported graph: where does each element that a layer reads come from?
+
+The walk meets operations in execution order and keeps, for every tensor in flight, the ids of the nodes that
+each element stands for. Ids are provisional: block number and place in the block, ``block.first + j``. Blocks may
+turn out to be one (residual sums), so the final numbering is made afterwards, in
+:mod:`topognn.tracing.assemble`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils._pytree import tree_leaves
+
+from topognn.errors import TraceError, UnsupportedOperation
+from topognn.tracing import operations
+from topognn.tracing.capture import Captured, Expressions, name_of
+
+
+class Value(NamedTuple):
+    """A tensor in flight: ids ``(K, *shape)``, and the block whose fresh output it is (None: not fresh).
+
+    Fresh: reached from one layer's output, or from a sum that ends in one, through transparent operations
+    that nothing else reads.
+    """
+
+    ids: Tensor
+    fresh: int | None
+
+
+@dataclasses.dataclass
+class Block:
+    """A provisional partition. ``merged`` says which node of a later block each of its nodes became."""
+
+    name: str
+    shape: tuple[int, ...]
+    first: int
+    merged: Tensor | None = None
+
+
+class LayerUse(NamedTuple):
+    """A use of a layer's weights, before renumbering; ``ids`` is ``(K, *input shape)``."""
+
+    layer: str
+    weight: str
+    weight_shape: tuple[int, ...]
+    is_linear: bool
+    ids: Tensor
+    block: int
+    output_shape: tuple[int, ...]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+class Shortcut(NamedTuple):
+    """Edges of weight 1 from the nodes of each element of one tensor to those of another; same shape but K."""
+
+    name: str
+    ids: Tensor
+    target_ids: Tensor
+    block: int
+
+
+class Propagation:
+    """One walk through a captured graph; its lists are what :func:`topognn.tracing.assemble.assemble` reads."""
+
+    def __init__(self, captured: Captured, expressions: Expressions, shortcuts: str, ring: bool) -> None:
+        self.captured = captured
+        self.expressions = expressions
+        self.shortcuts = shortcuts
+        self.blocks: list[Block] = []
+        self.uses: list[LayerUse | Shortcut] = []
+        self.output: list[Tensor] = []
+        self._values: dict[Node, Any] = {}
+        self._padded_input: tuple[Node, Tensor] | None = None
+        self._enter_input(captured.input, ring)
+        for node in captured.graph.nodes:
+            if node.op == "call_function" and any(n in self._values for n in node.all_input_nodes):
+                self._values[node] = self._visit(node)
+            elif node.op == "output":
+                values = [self._values[n] for n in node.all_input_nodes if n in self._values]
+                self.output = [v.ids for v in tree_leaves(values, is_leaf=_is_value) if _is_value(v)]
+
+    def _visit(self, node: Node) -> Any:
+        name = name_of(node).rstrip("_") or name_of(node)
+        if name in ("conv1d", "conv2d", "convolution"):
+            return self._convolution(node, name)
+        if name == "linear":
+            return self._linear(node)
+        operands = [self._values[n] for n in node.all_input_nodes if n in self._values]
+        if name == "getitem":
+            return operands[0][node.args[1]]
+        if not all(map(_is_value, operands)):
+            raise self._unsupported(node, "it reads a tuple of tensors")
+        if name in ("add", "sub", "mul", "div", "true_divide") and len(self._carriers(node)) > 1:
+            if name in ("add", "sub"):
+                return self._sum(node)
+            if name == "mul":
+                return self._product(node)
+            raise self._unsupported(node, "dividing one activation by another")
+        fresh = self._passed_on(node)
+        if name in operations.MOVING:
+            return self._move(node, name, fresh)
+        if len(operands) != 1:
+            raise self._unsupported(node, "it combines two activations")
+        ids = operands[0].ids
+        if name in operations.POOLING:
+            pooled = Value(operations.pool(name, ids, _shape(node), node.args[1:]), fresh)
+            return [pooled, pooled] if isinstance(node.meta["val"], tuple | list) else pooled
+        if name in operations.REDUCING:
+            rest = [*node.args[1:], *node.kwargs.values()]
+            dims = next((a for a in rest if isinstance(a, list | tuple)), [])
+            keepdim = any(a is True for a in rest)
+            return Value(operations.reduce(ids, dims, keepdim), fresh)
+        if name in operations.TRANSPARENT or name in ("add", "sub", "mul", "div", "true_divide"):
+            value = Value(ids.expand(ids.shape[0], *_shape(node)), fresh)
+            return [value, value, value] if isinstance(node.meta["val"], tuple | list) else value
+        raise self._unsupported(node)
+
+    # -- blocks ---------------------------------------------------------------------------------------------
+
+    def _enter_input(self, node: Node, ring: bool) -> None:
+        shape = _shape(node)[1:]
+        if not ring:
+            self._values[node] = Value(self._new_block("input", shape)[None, None], None)
+            return
+        first = next((n for n in self.captured.graph.nodes if name_of(n) in ("conv2d", "convolution")), None)
+        if first is None or first.args[0] is not node:
+            raise TraceError("input_padding_nodes=True needs a first convolution that reads the network's input")
+        (top, left), bottom, right = self._geometry(first)[1], *self._far_padding(first)
+        if (top, left) != (bottom, right):
+            raise TraceError("input_padding_nodes=True needs a first convolution padded alike on opposite sides")
+        c, h, w = shape
+        padded = self._new_block("input", (c, h + 2 * top, w + 2 * left))
+        self._padded_input = (first, padded[None, None])
+        self._values[node] = Value(padded[None, None, :, top : top + h, left : left + w], None)
+
+    def _far_padding(self, node: Node) -> tuple[int, int]:
+        """Return the zero padding below and to the right that a convolution reads."""
+        (_, _), padding, _, _ = self._geometry(node)
+        if not isinstance(node.args[4] if len(node.args) > 4 else 0, str):
+            return padding
+        kernel, dilation = _shape(node.args[1])[2:], self._geometry(node)[2]
+        return tuple(d * (k - 1) - p for k, d, p in zip(kernel, dilation, padding, strict=True))  # type: ignore
+
+    def _new_block(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Open a block and return its ids in the given shape."""
+        first = self.blocks[-1].first + math.prod(self.blocks[-1].shape) if self.blocks else 0
+        self.blocks.append(Block(name, shape, first))
+        return torch.arange(first, first + math.prod(shape)).view(shape)
+
+    def _passed_on(self, node: Node) -> int | None:
+        """Return the block whose fresh output a transparent operation passes on, if any."""
+        carriers = self._carriers(node)
+        if len(carriers) != 1 or not _has_one_reader(carriers[0]):
+            return None
+        return self._values[carriers[0]].fresh
+
+    def _carriers(self, node: Node) -> list[Node]:
+        """Return the operands that carry ids, one entry for each place where they stand."""
+        return [n for n in tree_leaves(node.args) if isinstance(n, Node) and n in self._values]
+
+    # -- operations -----------------------------------------------------------------------------------------
+
+    def _convolution(self, node: Node, name: str) -> Value:
+        if node.args[1] in self._values or node.args[0] not in self._values:
+            raise self._unsupported(node, "its weight is computed from the network's input")
+        if name == "convolution" and node.args[6]:
+            raise self._unsupported(node, "transposed convolution")
+        ids, output = self._values[node.args[0]].ids, _shape(node)
+        weight_shape = _shape(node.args[1])
+        if len(weight_shape) not in (3, 4):
+            raise self._unsupported(node, f"a convolution in {len(weight_shape) - 2} dimensions")
+        if ids.dim() - 1 == len(weight_shape) and output[0] != 1:
+            raise self._unsupported(node, f"a convolution over a batch of {output[0]} made from one input")
+        stride, padding, dilation, groups = self._geometry(node)
+        if self._padded_input is not None and self._padded_input[0] is node:
+            ids, padding = self._padded_input[1], (0, 0)
+        shape = output[1:] if ids.dim() - 1 == len(weight_shape) else output
+        layer, weight = self._names(node)
+        made = self._new_block(layer, shape)
+        use = LayerUse(
+            layer, weight, weight_shape, False, ids, len(self.blocks) - 1, shape, stride, padding, dilation, groups
+        )  # fmt: skip
+        self.uses.append(use)
+        return Value(made.view(1, *output), use.block)
+
+    def _geometry(self, node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
+        """Return stride, leading padding and dilation as ``(y, x)``, and groups; 1-D kernels have height 1."""
+        args = [*node.args, *[None] * 9][3:9]
+        stride, padding, dilation = args[:3]
+        groups = args[5] if name_of(node) == "convolution" else args[3]
+        kernel = _shape(node.args[1])[2:]
+        steps = _pair(stride, 1, len(kernel))
+        spread = _pair(dilation, 1, len(kernel))
+        if isinstance(padding, str):  # "same" puts the smaller half before
+            size = (1, *kernel)[-2:]
+            total = [d * (k - 1) if padding == "same" else 0 for k, d in zip(size, spread, strict=True)]
+            return steps, (total[0] // 2, total[1] // 2), spread, groups or 1
+        return steps, _pair(padding, 0, len(kernel)), spread, groups or 1
+
+    def _linear(self, node: Node) -> Value:
+        if node.args[1] in self._values or node.args[0] not in self._values:
+            raise self._unsupported(node, "its weight is computed from the network's input")
+        ids, output = self._values[node.args[0]].ids, _shape(node)
+        layer, weight = self._names(node)
+        shape = output[1:] if output[0] == 1 and len(output) > 1 else output
+        made = self._new_block(layer, shape)
+        one = (1, 1)
+        use = LayerUse(
+            layer, weight, _shape(node.args[1]), True, ids, len(self.blocks) - 1, output, one, (0, 0), one, 1
+        )
+        self.uses.append(use)
+        return Value(made.view(1, *output), use.block)
+
+    def _names(self, node: Node) -> tuple[str, str]:
+        """Return a layer's module path and its weight's name, and remember how the weight is computed."""
+        module = _module_path(node)
+        weight = self.captured.tensors.get(node.args[1])
+        if weight is None:  # an expression of parameters, as pruning and parametrizations make
+            weight = f"{module}.weight" if module else "weight"
+        elif not module or not weight.startswith(module):
+            module = weight.removesuffix(".weight")
+        self.expressions.add(weight, node.args[1])  # type: ignore[arg-type]
+        return module, weight
+
+    def _move(self, node: Node, name: str, fresh: int | None) -> Any:
+        values = self._values
+        carriers = [values[n].ids for n in self._carriers(node)]
+        layers = operations.stack_depths(carriers)
+        kwargs = dict(node.kwargs)
+        args = list(node.args)
+        if name == "pad" and kwargs.get("mode", args[2] if len(args) > 2 else "constant") == "constant":
+            args, kwargs = [args[0], args[1], "constant", -1], {}
+        elif name == "constant_pad_nd":
+            args, kwargs = [args[0], args[1], -1], {}
+        constants: dict[Node, Any] = {}
+
+        def given(k: int) -> Any:
+            stacked = iter(layers)
+            return torch.fx.map_arg(
+                tuple(args), lambda n: next(stacked)[k] if n in values else self.expressions.evaluate(n, constants)
+            )
+
+        moved = operations.move(node.target, given, kwargs, layers[0].shape[0])  # type: ignore[arg-type]
+        if isinstance(moved, Tensor):
+            return Value(moved, fresh)
+        return [Value(part, None) for part in moved]  # the parts are read apart: none is the whole output
+
+    def _product(self, node: Node) -> Value:
+        shape = _shape(node)
+        layers = [self._values[n].ids for n in self._carriers(node)]
+        return Value(torch.cat([ids.expand(ids.shape[0], *shape) for ids in layers]), None)
+
+    def _sum(self, node: Node) -> Value:
+        """Apply the rules of residual sums (definitions, section 1)."""
+        shape = _shape(node)
+        carriers = self._carriers(node)
+        operands = [self._values[n].ids.expand(-1, *shape) for n in carriers]
+        fresh = [
+            self._values[n].fresh if _has_one_reader(n) and carriers.count(n) == 1 and _shape(n) == shape else None
+            for n in carriers
+        ]
+        whole = [f is not None and self._is_whole(ids, f) for ids, f in zip(operands, fresh, strict=True)]
+        if None not in fresh and all(whole):
+            earlier, later = (0, 1) if fresh[0] < fresh[1] else (1, 0)  # type: ignore[operator]
+            self._merge(fresh[earlier], operands[earlier][0], operands[later][0])  # type: ignore[arg-type]
+            return Value(operands[later], fresh[later])
+        if fresh.count(None) == 1:
+            one = 0 if fresh[1] is None else 1
+            if self.shortcuts == "all":
+                self.uses.append(Shortcut(node.name, operands[1 - one], operands[one], fresh[one]))  # type: ignore
+            return Value(operands[one], fresh[one])
+        name = f"{path}.{node.name}" if (path := _module_path(node)) else node.name
+        made = self._new_block(name, shape[1:] if len(shape) > 1 and shape[0] == 1 else shape).view(1, *shape)
+        for ids in operands:
+            self.uses.append(Shortcut(name, ids, made, len(self.blocks) - 1))
+        return Value(made, None)
+
+    def _is_whole(self, ids: Tensor, block: int) -> bool:
+        """Tell whether an operand is a block's nodes, each exactly once."""
+        size = math.prod(self.blocks[block].shape)
+        first = self.blocks[block].first
+        if ids.shape[0] != 1 or ids.numel() != size:
+            return False
+        return torch.equal(ids.flatten().sort().values, torch.arange(first, first + size))
+
+    def _merge(self, block: int, ids: Tensor, into: Tensor) -> None:
+        merged = torch.empty(ids.numel(), dtype=torch.int64)
+        merged[ids.flatten() - self.blocks[block].first] = into.flatten()
+        self.blocks[block].merged = merged
+
+    def _unsupported(self, node: Node, why: str = "") -> UnsupportedOperation:
+        where = _module_path(node) or "the model's own forward"
+        return UnsupportedOperation(
+            f"operation {name_of(node)!r} in {where} has no graph meaning yet{': ' if why else ''}{why}. Supported: "
+            "conv1d/2d and linear layers, elementwise activations, normalisation, dropout, pooling, mean/sum, data "
+            "movement, sums and products of activations"
+        )
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, Value)
+
+
+def _has_one_reader(node: Node) -> bool:
+    return len(node.users) == 1
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    value = node.meta["val"]
+    if isinstance(value, tuple | list):
+        value = value[0]
+    return tuple(int(s) for s in value.shape)
+
+
+def _pair(value: Any, default: int, axes: int) -> tuple[int, int]:
+    """Return ``(y, x)`` from an int or a list; the y of a 1-D kernel is ``default``."""
+    if value is None:
+        return (default, default)
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    values = values * axes if len(values) == 1 else values
+    return (default, values[0]) if axes == 1 else (values[0], values[1])
+
+
+def _module_path(node: Node) -> str:
+    """Return the path of the innermost module that a node was traced in; parametrizations count as their owner."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed([p for p, _ in stack.values()]), "") if stack else ""
+    return str(path).split(".parametrizations.")[0]

@@ -35,11 +35,11 @@ class MultipartiteGraph:
     masks; degrees and strengths need none of them.
     """
 
-    def __init__(self, layout: Layout, kept: Sequence[KeptWeights], in_degrees: Tensor, num_entries: int) -> None:
+    def __init__(self, layout: Layout, kept: Sequence[KeptWeights], in_degrees: Tensor, num_uses: int) -> None:
         self._layout = layout
         self._kept = tuple(kept)
         self._raw_in_degrees = in_degrees
-        self._num_entries = num_entries
+        self._num_uses = num_uses
         self._rows: dict[Direction, Rows] = {}
 
     @property
@@ -75,7 +75,12 @@ class MultipartiteGraph:
     @property
     def num_edges(self) -> int:
         """The number of edges, parallel ones combined (which takes the CSC where they are possible)."""
-        return self.rows("in").num_entries if self.has_parallel_edges else self._num_entries
+        return self.rows("in").num_entries if self.has_parallel_edges else self._num_uses
+
+    @property
+    def num_uses(self) -> int:
+        """The number of edges with parallel ones counted apart: each use of a weight on a node is one."""
+        return self._num_uses
 
     @cached_property
     def has_parallel_edges(self) -> bool:
@@ -110,7 +115,7 @@ class MultipartiteGraph:
         have = self._rows.get(direction)
         if have is None or (weighted and have.weights.numel() < have.num_entries):
             self._check_memory(direction, weighted)
-            entries = self._num_entries * (2 if direction == "both" else 1)
+            entries = self._num_uses * (2 if direction == "both" else 1)
             degrees = self._raw_degrees(direction)
             have = build_rows(self._layout, self._kept, direction, weighted, degrees, entries)
             self._rows[direction] = have
@@ -194,20 +199,20 @@ class MultipartiteGraph:
     def memory_estimate(self) -> MemoryEstimate:
         """Return the bytes that each matrix would take, parallel edges counted apart, and the bytes free."""
         itemsize = 4 if self._layout.index_dtype == torch.int32 else 8
-        one = 8 * (self.num_nodes + 1) + self._num_entries * (itemsize + 4)
-        both = 8 * (self.num_nodes + 1) + 2 * self._num_entries * (itemsize + 4)
+        one = 8 * (self.num_nodes + 1) + self._num_uses * (itemsize + 4)
+        both = 8 * (self.num_nodes + 1) + 2 * self._num_uses * (itemsize + 4)
         return MemoryEstimate(one, one, both, get_free_memory(self.device))
 
     def _check_memory(self, direction: Direction, weighted: bool) -> None:
         estimate = self.memory_estimate()
         need = estimate.undirected if direction == "both" else estimate.csr
         if not weighted:
-            need -= 4 * self._num_entries * (2 if direction == "both" else 1)
+            need -= 4 * self._num_uses * (2 if direction == "both" else 1)
         if self.has_parallel_edges:
             need *= 2  # before and after combining
         if estimate.free is not None and need > estimate.free:
             raise GraphMemoryError(
-                f"the rows of {self._num_entries:,} edges need {need / 2**30:.2f} GiB on {self.device}, and "
+                f"the rows of {self._num_uses:,} edges need {need / 2**30:.2f} GiB on {self.device}, and "
                 f"{estimate.free / 2**30:.2f} GiB are free. Degrees, strength, sinks, sources and one_hop need no "
                 "rows; otherwise encode at a smaller input shape or a higher sparsity"
             )
@@ -226,7 +231,7 @@ class MultipartiteGraph:
         return load_graph(Path(path), device)
 
     def __repr__(self) -> str:
-        edges = f"{self._num_entries:,} edges" + (" before combining" if self.has_parallel_edges else "")
+        edges = f"{self._num_uses:,} edges" + (" before combining" if self.has_parallel_edges else "")
         return f"MultipartiteGraph({self.num_nodes:,} nodes, {edges}, {len(self.partitions)} partitions, {self.device})"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from typing import Literal
 
 import torch
@@ -14,54 +13,9 @@ from topognn.errors import TraceError
 from topognn.graph import MultipartiteGraph, add_in
 from topognn.kernels.host import read
 from topognn.kernels.launch import check_device
-from topognn.masks import check_masks, get_masks
-from topognn.tracing.assemble import assemble
-from topognn.tracing.capture import Expressions, capture
-from topognn.tracing.layout import Layout
-from topognn.tracing.propagate import Propagation
-
-Masks = Mapping[str, Tensor] | Sequence[Tensor | None] | str | PathLike[str]
-
-
-def trace(
-    model: nn.Module,
-    input_shape: Sequence[int],
-    *,
-    shortcuts: Literal["parametric", "all"] = "parametric",
-    input_padding_nodes: bool = False,
-) -> Layout:
-    """Find out what a model's graph looks like at an input shape, for any masks.
-
-    Runs no forward pass on data and leaves the model as it was. A layout is made once and encoded at every
-    change of masks.
-
-    Args:
-        model: Any model that ``torch.export`` can export in evaluation mode, with one input tensor.
-        input_shape: Shape of one input without the batch, e.g. ``(3, 32, 32)``.
-        shortcuts: ``"parametric"`` (identity shortcuts add no edges, as in the paper) or ``"all"`` (they add
-            edges of weight 1).
-        input_padding_nodes: Also make nodes of the first convolution's zero padding, as the paper's code does;
-            for comparison with published numbers only.
-
-    Raises:
-        TraceError: The model cannot be exported at this shape, or has no layer that its input reaches.
-        UnsupportedOperation: It uses an operation that has no meaning as a graph yet.
-
-    Source:
-        Cunegatti et al., TMLR 2024, section 3 (definition 1).
-
-    >>> from torch import nn
-    >>> trace(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)), (1, 4, 4))
-    Layout(3 partitions, 2 connections, 27 nodes)
-    """
-    if shortcuts not in ("parametric", "all"):
-        raise TraceError(f"shortcuts must be 'parametric' or 'all', not {shortcuts!r}")
-    captured = capture(model, tuple(input_shape))
-    expressions = Expressions(model, captured)
-    with torch.no_grad():
-        walk = Propagation(captured, expressions, shortcuts, input_padding_nodes)
-        return assemble(walk, expressions)
-
+from topognn.masks import Masks, check_masks, get_masks
+from topognn.tracing import trace
+from topognn.tracing.layout import Layout, Weights
 
 def encode(
     model: nn.Module | Layout,
@@ -81,7 +35,7 @@ def encode(
         masks: Which weights are kept, in any form that :func:`topognn.masks.get_masks` takes; by default the
             weights that are not zero.
         shortcuts, input_padding_nodes: See :func:`trace`.
-        device: Where to build the graph; by default where the masks (or else the weights) are.
+        device: Where to build the graph; by default where the weights are.
 
     Returns:
         The graph. Its matrices are built when asked for; this call makes one host sync.
@@ -110,16 +64,19 @@ def encode(
     if layout.weights is None:
         raise TraceError("this layout was read from a file and has no model: encode a layout that trace() made")
     weights = layout.weights()
-    kept = _resolve(masks, weights, layout)
+    kept = _resolve(masks, weights, layout.weights)
     if device is None:
-        device = next(iter(kept.values())).device
+        device = next(iter(weights.values())).device
     return encode_kept(layout, weights, kept, check_device(device))
 
 
-def _resolve(masks: Masks | None, weights: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
-    if masks is None:
-        return {name: weight != 0 for name, weight in weights.items()}
-    return get_masks(weights, masks)
+def _resolve(masks: Masks | None, weights: Mapping[str, Tensor], source: Weights) -> dict[str, Tensor]:
+    """Return a mask for every weight: those of layers, and of weights that a model uses without a layer."""
+    found = get_masks(source.model, masks)
+    loose = {name: weight for name, weight in weights.items() if name not in found}
+    named = {name: masks[name] for name in loose if isinstance(masks, Mapping) and name in masks}
+    checked = check_masks(named, {name: tuple(weight.shape) for name, weight in loose.items()})
+    return {**found, **{name: checked.get(name, weight != 0) for name, weight in loose.items()}}
 
 
 def encode_kept(

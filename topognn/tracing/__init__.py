@@ -1,1 +1,55 @@
 """From a PyTorch model and an input shape to a :class:`~topognn.tracing.layout.Layout`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from topognn.errors import TraceError
+from topognn.tracing.assemble import assemble
+from topognn.tracing.capture import Expressions, capture
+from topognn.tracing.layout import Layout
+from topognn.tracing.propagate import Propagation
+
+
+def trace(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    shortcuts: Literal["parametric", "all"] = "parametric",
+    input_padding_nodes: bool = False,
+) -> Layout:
+    """Find out what a model's graph looks like at an input shape, for any masks.
+
+    Runs no forward pass on data and leaves the model as it was. A layout is made once and encoded at every
+    change of masks.
+
+    Args:
+        model: Any model that ``torch.export`` can export in evaluation mode, with one input tensor.
+        input_shape: Shape of one input without the batch, e.g. ``(3, 32, 32)``.
+        shortcuts: ``"parametric"`` (identity shortcuts add no edges, as in the paper) or ``"all"`` (they add
+            edges of weight 1).
+        input_padding_nodes: Also make nodes of the first convolution's zero padding, as the paper's code does;
+            for comparison with published numbers only.
+
+    Raises:
+        TraceError: The model cannot be exported at this shape, or has no layer that its input reaches.
+        UnsupportedOperation: It uses an operation that has no meaning as a graph yet.
+
+    Source:
+        Cunegatti et al., TMLR 2024, section 3 (definition 1).
+
+    >>> from torch import nn
+    >>> trace(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)), (1, 4, 4))
+    Layout(3 partitions, 2 connections, 27 nodes)
+    """
+    if shortcuts not in ("parametric", "all"):
+        raise TraceError(f"shortcuts must be 'parametric' or 'all', not {shortcuts!r}")
+    captured = capture(model, tuple(input_shape))
+    expressions = Expressions(model, captured)
+    with torch.no_grad():
+        walk = Propagation(captured, expressions, shortcuts, input_padding_nodes)
+        return assemble(walk, expressions)

@@ -142,7 +142,7 @@ class Expressions:
     """
 
     def __init__(self, model: nn.Module, captured: Captured) -> None:
-        self._model = model
+        self.model = model
         self._names = captured.tensors
         self._constants = captured.constants
         self._roots: dict[str, Node] = {}
@@ -171,7 +171,7 @@ class Expressions:
         return values[node]
 
     def _look_up(self, name: str) -> Tensor:
-        value: Any = self._model
+        value: Any = self.model
         try:
             for part in name.split("."):
                 value = getattr(value, part)

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from topognn.errors import unknown_name
 
-Weights = Callable[[], dict[str, Tensor]]
+
+class Weights(Protocol):
+    """Where a layout's weights come from: called, it returns the model's current ones by name, detached."""
+
+    model: nn.Module
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Return all weights by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +30,8 @@ class Partition:
     """The nodes of one tensor: element ``j`` of it is node ``offset + j``.
 
     Attributes:
-        name: The layer's module path; ``"input"`` for the network's input; the operation's name for a sum.
+        name: The layer's module path; ``"input"`` for the network's input; ``"a+b"`` where layers a and b end in
+            the same nodes; the operation's name for a sum with nodes of its own.
         shape: The tensor's shape without the batch dimension.
         offset: The first node's id.
     """
@@ -181,7 +189,7 @@ class Layout:
                 raise unknown_name("partition", str(name), numbers)
             return self.partitions[name]
         for partition in self.partitions:
-            if partition.name == name:
+            if name == partition.name or name in partition.name.split("+"):
                 return partition
         raise unknown_name("partition", name, [p.name for p in self.partitions])
 

@@ -101,7 +101,16 @@ def pool(name: str, ids: Tensor, output: Sequence[int], args: Sequence[Any]) -> 
             window_table(ids.shape[a - axes], output[a - axes], kernel[a], stride[a], padding[a], dilation[a])
             for a in range(axes)
         ]
-    return gather_windows(ids, windows)
+    return unite(gather_windows(ids, windows))
+
+
+def unite(ids: Tensor) -> Tensor:
+    """Make each element's nodes a set: every node once, none (-1) last, no layer of nothing but -1."""
+    ids = ids.sort(0, descending=True).values
+    ids[1:][ids[1:] == ids[:-1]] = -1
+    ids = ids.sort(0, descending=True).values
+    depth = int((ids >= 0).sum(0).max()) if ids.numel() else 1
+    return ids[: max(1, depth)]
 
 
 def reduce(ids: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
@@ -113,7 +122,7 @@ def reduce(ids: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
     moved = ids.permute(0, *(d + 1 for d in reduced), *(d + 1 for d in kept)).reshape(-1, *shape)
     for d in reduced if keepdim else ():
         moved = moved.unsqueeze(d + 1)
-    return moved
+    return unite(moved)
 
 
 def window_table(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:

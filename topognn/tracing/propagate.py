@@ -79,7 +79,7 @@ class Propagation:
         self.uses: list[LayerUse | Shortcut] = []
         self.output: list[Tensor] = []
         self._values: dict[Node, Any] = {}
-        self._padded_input: tuple[Node, Tensor] | None = None
+        self._padded_input: dict[Node, Tensor] = {}
         self._enter_input(captured.input, ring)
         for node in captured.graph.nodes:
             if node.op == "call_function" and any(n in self._values for n in node.all_input_nodes):
@@ -100,6 +100,8 @@ class Propagation:
         if not all(map(_is_value, operands)):
             raise self._unsupported(node, "it reads a tuple of tensors")
         if name in ("add", "sub", "mul", "div", "true_divide") and len(self._carriers(node)) > 1:
+            if _function(node) and all(torch.equal(o.ids, operands[0].ids) for o in operands):
+                return operands[0]  # a step inside an activation, such as x / (1 + |x|)
             if name in ("add", "sub"):
                 return self._sum(node)
             if name == "mul":
@@ -127,28 +129,28 @@ class Propagation:
     # -- blocks ---------------------------------------------------------------------------------------------
 
     def _enter_input(self, node: Node, ring: bool) -> None:
-        shape = _shape(node)[1:]
+        """Open the input's block, with the ring of zero padding of the convolutions that read it if asked to."""
+        channels, *size = shape = _shape(node)[1:]
         if not ring:
             self._values[node] = Value(self._new_block("input", shape)[None, None], None)
             return
-        first = next((n for n in self.captured.graph.nodes if name_of(n) in ("conv2d", "convolution")), None)
-        if first is None or first.args[0] is not node:
-            raise TraceError("input_padding_nodes=True needs a first convolution that reads the network's input")
-        (top, left), bottom, right = self._geometry(first)[1], *self._far_padding(first)
-        if (top, left) != (bottom, right):
-            raise TraceError("input_padding_nodes=True needs a first convolution padded alike on opposite sides")
-        c, h, w = shape
-        padded = self._new_block("input", (c, h + 2 * top, w + 2 * left))
-        self._padded_input = (first, padded[None, None])
-        self._values[node] = Value(padded[None, None, :, top : top + h, left : left + w], None)
+        pads = {n: self._padding(n) for n in node.users if name_of(n) == "conv2d" and n.args[0] is node}
+        if len(size) != 2 or not pads:
+            raise TraceError("input_padding_nodes=True needs a two-dimensional convolution that reads the network's input")
+        top, bottom, left, right = (max(sides) for sides in zip(*pads.values(), strict=True))
+        height, width = size[0] + top + bottom, size[1] + left + right
+        padded = self._new_block("input", (channels, height, width))[None, None]
+        self._values[node] = Value(padded[..., top : top + size[0], left : left + size[1]], None)
+        for n, (t, b, l, r) in pads.items():
+            self._padded_input[n] = padded[..., top - t : height - bottom + b, left - l : width - right + r]
 
-    def _far_padding(self, node: Node) -> tuple[int, int]:
-        """Return the zero padding below and to the right that a convolution reads."""
-        (_, _), padding, _, _ = self._geometry(node)
-        if not isinstance(node.args[4] if len(node.args) > 4 else 0, str):
-            return padding
-        kernel, dilation = _shape(node.args[1])[2:], self._geometry(node)[2]
-        return tuple(d * (k - 1) - p for k, d, p in zip(kernel, dilation, padding, strict=True))  # type: ignore
+    def _padding(self, node: Node) -> tuple[int, int, int, int]:
+        """Return a convolution's zero padding: top, bottom, left, right."""
+        _, (top, left), dilation, _ = self._geometry(node)
+        if len(node.args) <= 4 or node.args[4] != "same":
+            return top, top, left, left
+        reach = [d * (k - 1) for k, d in zip(_shape(node.args[1])[2:], dilation, strict=True)]
+        return top, reach[0] - top, left, reach[1] - left
 
     def _new_block(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Open a block and return its ids in the given shape."""
@@ -181,8 +183,8 @@ class Propagation:
         if ids.dim() - 1 == len(weight_shape) and output[0] != 1:
             raise self._unsupported(node, f"a convolution over a batch of {output[0]} made from one input")
         stride, padding, dilation, groups = self._geometry(node)
-        if self._padded_input is not None and self._padded_input[0] is node:
-            ids, padding = self._padded_input[1], (0, 0)
+        if node in self._padded_input:
+            ids, padding = self._padded_input[node], (0, 0)
         shape = output[1:] if ids.dim() - 1 == len(weight_shape) else output
         layer, weight = self._names(node)
         made = self._new_block(layer, shape)
@@ -222,14 +224,24 @@ class Propagation:
 
     def _names(self, node: Node) -> tuple[str, str]:
         """Return a layer's module path and its weight's name, and remember how the weight is computed."""
-        module = _module_path(node)
-        weight = self.captured.tensors.get(node.args[1])
-        if weight is None:  # an expression of parameters, as pruning and parametrizations make
-            weight = f"{module}.weight" if module else "weight"
-        elif not module or not weight.startswith(module):
-            module = weight.removesuffix(".weight")
-        self.expressions.add(weight, node.args[1])  # type: ignore[arg-type]
-        return module, weight
+        root, module = node.args[1], _module_path(node)
+        assert isinstance(root, Node)
+        weight = self._weight_name(root) or f"{module}.weight"
+        self.expressions.add(weight, root)
+        owns_others = weight != f"{module}.weight" and weight.startswith(f"{module}.")
+        return (weight.removesuffix(".weight") if owns_others or not module else module), weight
+
+    def _weight_name(self, root: Node) -> str:
+        """Return the name of the parameter that a weight is, or is computed from by pruning or parametrization."""
+        name = self.captured.tensors.get(root, "")
+        if not name:
+            below = [self._weight_name(n) for n in root.all_input_nodes]
+            name = next((n for n in below if n and not n.endswith("_mask")), "")
+        owner, found, tensor = name.partition(".parametrizations.")
+        name = f"{owner}.{tensor.split('.')[0]}" if found else name
+        if name.startswith("parametrizations."):
+            name = name.split(".")[1]
+        return name.removesuffix("_orig")
 
     def _move(self, node: Node, name: str, fresh: int | None) -> Any:
         values = self._values
@@ -252,12 +264,12 @@ class Propagation:
         moved = operations.move(node.target, given, kwargs, layers[0].shape[0])  # type: ignore[arg-type]
         if isinstance(moved, Tensor):
             return Value(moved, fresh)
-        return [Value(part, None) for part in moved]  # the parts are read apart: none is the whole output
+        return [Value(part, fresh if _has_one_reader(node) else None) for part in moved]
 
     def _product(self, node: Node) -> Value:
         shape = _shape(node)
         layers = [self._values[n].ids for n in self._carriers(node)]
-        return Value(torch.cat([ids.expand(ids.shape[0], *shape) for ids in layers]), None)
+        return Value(operations.unite(torch.cat([ids.expand(ids.shape[0], *shape) for ids in layers])), None)
 
     def _sum(self, node: Node) -> Value:
         """Apply the rules of residual sums (definitions, section 1)."""
@@ -271,7 +283,7 @@ class Propagation:
         whole = [f is not None and self._is_whole(ids, f) for ids, f in zip(operands, fresh, strict=True)]
         if None not in fresh and all(whole):
             earlier, later = (0, 1) if fresh[0] < fresh[1] else (1, 0)  # type: ignore[operator]
-            self._merge(fresh[earlier], operands[earlier][0], operands[later][0])  # type: ignore[arg-type]
+            self._merge(fresh[earlier], fresh[later], operands[earlier][0], operands[later][0])  # type: ignore
             return Value(operands[later], fresh[later])
         if fresh.count(None) == 1:
             one = 0 if fresh[1] is None else 1
@@ -292,10 +304,12 @@ class Propagation:
             return False
         return torch.equal(ids.flatten().sort().values, torch.arange(first, first + size))
 
-    def _merge(self, block: int, ids: Tensor, into: Tensor) -> None:
-        merged = torch.empty(ids.numel(), dtype=torch.int64)
-        merged[ids.flatten() - self.blocks[block].first] = into.flatten()
-        self.blocks[block].merged = merged
+    def _merge(self, block: int, into: int, ids: Tensor, meets: Tensor) -> None:
+        """Make each node of ``block`` the node of block ``into`` that it meets in a sum."""
+        one, other = self.blocks[block], self.blocks[into]
+        one.merged = torch.empty(ids.numel(), dtype=torch.int64)
+        one.merged[ids.flatten() - one.first] = meets.flatten()
+        other.name = f"{one.name}+{other.name}"
 
     def _unsupported(self, node: Node, why: str = "") -> UnsupportedOperation:
         where = _module_path(node) or "the model's own forward"
@@ -311,7 +325,19 @@ def _is_value(value: Any) -> bool:
 
 
 def _has_one_reader(node: Node) -> bool:
-    return len(node.users) == 1
+    """Tell whether a tensor is read in one place only: ``x + x`` reads it in two, ``softsign(x)`` in one."""
+    places = [_function(user) or (user, k) for user in node.users for k in range(_count_reads(user, node))]
+    return len(set(places)) == 1
+
+
+def _count_reads(user: Node, node: Node) -> int:
+    return sum(leaf is node for leaf in tree_leaves((user.args, user.kwargs)))
+
+
+def _function(node: Node) -> str:
+    """Return which call of a function of ``torch.nn.functional`` a node is a step of; empty if of none."""
+    call, kind = node.meta.get("torch_fn", ("", ""))
+    return call if kind.startswith("function.") else ""
 
 
 def _shape(node: Any) -> tuple[int, ...]:

@@ -1,0 +1,198 @@
+"""Files of tensors: read them safely, write masks, and make sense of the names inside."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from topognn.errors import CheckpointError
+
+TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
+
+# Wrappers around masks come first: a checkpoint that has both masks and weights means its masks.
+MASK_WRAPPERS = ("masks", "backward_masks")
+WRAPPERS = (*MASK_WRAPPERS, "object_dict", "state_dict", "model_state_dict", "model")
+
+# Each pattern turns a stored name into (path of the module, name of its tensor).
+MASK_NAMES = (
+    re.compile(r"(?P<path>.*\.|)(?P<tensor>weight|bias)_mask"),  # torch.nn.utils.prune, Synaptic-Flow
+    re.compile(r"(?P<path>.*\.|)parametrizations\.(?P<tensor>\w+)\.\d+\.mask"),
+    re.compile(r"(?P<path>.*\.|)(?P<tensor>weight)\.mask"),
+    re.compile(r"(?P<path>.*\.|)mask"),
+)
+ORIGINAL_NAMES = (
+    re.compile(r"(?P<path>.*\.|)(?P<tensor>weight|bias)_orig"),
+    re.compile(r"(?P<path>.*\.|)parametrizations\.(?P<tensor>\w+)\.original\d*"),
+)
+
+
+def load_tensors(path: str | os.PathLike[str]) -> dict[str, Any] | list[Any] | tuple[Any, ...]:
+    """Read the tensors of a file, on the CPU and without running any code that it holds.
+
+    Args:
+        path: ``.pt``, ``.pth`` or ``.bin`` (``torch.save``), or ``.safetensors``.
+
+    Returns:
+        What was saved: a dict of names to tensors or to further dicts, or a list or tuple of tensors and
+        ``None``.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, holds code or no tensors, or has another suffix.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"conv.weight": torch.ones(2)}, f"{folder}/net.pt")
+    ...     load_tensors(f"{folder}/net.pt")
+    {'conv.weight': tensor([1., 1.])}
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise CheckpointError(f"cannot read {str(path)!r}: give a file that ends in {', '.join(SUFFIXES)}.")
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {str(path)!r}: check the path.")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not isinstance(content, dict | list | tuple) or not _holds_tensors(content):
+        raise CheckpointError(f"{str(path)!r} holds no named tensors: save a state_dict or a dict of masks.")
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is truncated or no safetensors file: copy or save it again "
+            f"({_first_line(error)})."
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles raise whatever their bytes happen to spell
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and refused:
+            raise CheckpointError(
+                f"{str(path)!r} holds Python objects ({refused[1]}), which weights_only=True refuses to run: "
+                "where you trust it, load it and save it again with torch.save(model.state_dict(), path)."
+            ) from error
+        raise CheckpointError(
+            f"{str(path)!r} is truncated or was not written by torch.save: copy or save it again "
+            f"({_first_line(error)})."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:120].rstrip(".")
+
+
+def _holds_tensors(content: Any) -> bool:
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if isinstance(content, list | tuple):
+        return any(map(_holds_tensors, content))
+    return isinstance(content, Tensor)
+
+
+def save_masks(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> None:
+    """Write masks to a file, whole or not at all: a temporary file beside it is renamed when complete.
+
+    Args:
+        path: ends in ``.safetensors``, ``.pt``, ``.pth`` or ``.bin``, which picks the format.
+        masks: weight name -> bool tensor of the weight's shape, on any device.
+
+    Raises:
+        CheckpointError: another suffix, or a folder that does not exist.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_masks(f"{folder}/masks.safetensors", {"conv.weight": torch.tensor([True, False])})
+    ...     load_tensors(f"{folder}/masks.safetensors")
+    {'conv.weight': tensor([ True, False])}
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise CheckpointError(f"cannot write {str(path)!r}: give a file that ends in {', '.join(SUFFIXES)}.")
+    if not path.parent.is_dir():
+        raise CheckpointError(f"there is no folder {str(path.parent)!r}: make it first.")
+    # Clones, because safetensors refuses tensors that share memory.
+    tensors = {name: mask.detach().cpu().contiguous().clone() for name, mask in masks.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.suffix == ".safetensors":
+            safetensors.torch.save_file(tensors, temporary)
+        else:
+            torch.save(tensors, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def unwrap(content: Any) -> tuple[Any, bool]:
+    """Return what wrappings such as ``{"state_dict": ...}`` hold, and whether one of them says "masks".
+
+    >>> unwrap({"epoch": 3, "model": {"state_dict": {"conv.weight": 1}}})
+    ({'conv.weight': 1}, False)
+    >>> unwrap({"backward_masks": [None]})  # RigL
+    ([None], True)
+    """
+    says_masks = False
+    while isinstance(content, Mapping):
+        inside = (key for key in WRAPPERS if isinstance(content.get(key), Mapping | list | tuple))
+        key = next(inside, None)
+        if key is None:
+            break
+        content, says_masks = content[key], says_masks or key in MASK_WRAPPERS
+    return content, says_masks
+
+
+def strip_wrappers(name: str) -> str:
+    """Return ``name`` without what DataParallel and torch.compile put into it.
+
+    >>> strip_wrappers("module._orig_mod.layer1.0.conv1.weight")
+    'layer1.0.conv1.weight'
+    """
+    name = name.replace("_orig_mod.", "")
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
+
+
+def split_role(name: str) -> tuple[str, str]:
+    """Return the name of the tensor that an entry is about, and what the entry is: mask, original or plain.
+
+    >>> split_role("conv1.weight_mask"), split_role("conv1.weight_orig"), split_role("conv1.weight")
+    (('conv1.weight', 'mask'), ('conv1.weight', 'original'), ('conv1.weight', 'plain'))
+    >>> split_role("mask_blocks___0___conv1___weight")  # open_lth's PrunedModel
+    ('blocks.0.conv1.weight', 'mask')
+    """
+    if name.startswith("mask_") and "___" in name:
+        return name.removeprefix("mask_").replace("___", "."), "mask"
+    for role, patterns in (("mask", MASK_NAMES), ("original", ORIGINAL_NAMES)):
+        for pattern in patterns:
+            if found := pattern.fullmatch(name):
+                return found["path"] + found.groupdict().get("tensor", "weight"), role
+    return name, "plain"
+
+
+def resolve_name(key: str, known: Container[str]) -> tuple[str, str]:
+    """Return the weight name and role of an entry: one of the ``known`` names wherever the key can mean one.
+
+    >>> resolve_name("module.conv1", {"conv1.weight"})
+    ('conv1.weight', 'plain')
+    """
+    for candidate in (key, strip_wrappers(key)):
+        for guess in ((candidate, "plain"), split_role(candidate), (f"{candidate}.weight", "plain")):
+            if guess[0] in known:
+                return guess
+    return split_role(strip_wrappers(key))

@@ -1,0 +1,171 @@
+"""The named set of topometrics: from a graph to plain numbers, at one host sync."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from topognn.encoding.degrees import sum_in
+from topognn.errors import unknown_name
+from topognn.graph import MultipartiteGraph
+from topognn.kernels.host import read
+from topognn.metrics import local, neighbors, strength
+
+
+class Metric(NamedTuple):
+    """A topometric: its function, its group in the paper, and its published form.
+
+    Attributes:
+        function: From a graph to a scalar tensor on the graph's device.
+        group: ``local``, ``neighbour``, ``strength``, ``global`` or ``expansion``.
+        column: Its name in the paper's released tables.
+        per: What the released tables divide it by.
+        is_count: Whether its value is a whole number.
+        needs_rows: Whether it builds a matrix.
+    """
+
+    function: Callable[[MultipartiteGraph], Tensor]
+    group: str
+    column: str
+    per: Literal["nodes", "edges"]
+    is_count: bool = False
+    needs_rows: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "sink_nodes": Metric(local.sink_nodes, "local", "sink_nodes", "nodes", True),
+    "source_nodes": Metric(local.source_nodes, "local", "source_nodes", "nodes", True),
+    "disconnected_nodes": Metric(local.disconnected_nodes, "local", "disc_nodes", "nodes", True),
+    "removable_out_edges": Metric(local.removable_out_edges, "local", "r-out", "edges", True),
+    "removable_in_edges": Metric(local.removable_in_edges, "local", "r-in", "edges", True),
+    "one_hop": Metric(neighbors.one_hop, "neighbour", "1-hop_nei", "edges"),
+    "two_hop": Metric(neighbors.two_hop, "neighbour", "2-hop_nei", "edges", needs_rows=True),
+    "strength": Metric(strength.strength, "strength", "avg_node_strength", "edges"),
+}
+
+
+class Topometrics(Mapping[str, float]):
+    """Topometrics by name. Values stay on the device until one of them is read; then all are, at once.
+
+    Besides a graph's metrics it has ``nodes`` and ``edges``.
+    """
+
+    def __init__(self, names: Iterable[str], values: Tensor, num_nodes: int, num_edges: int) -> None:
+        self._names = tuple(names)
+        self.tensor = values
+        self._sizes = {"nodes": num_nodes, "edges": num_edges}
+        self._numbers: dict[str, float] | None = None
+
+    def __getitem__(self, name: str) -> float:
+        """Return a raw value; reading the first one makes the host sync."""
+        if name not in self._sizes and name not in self._names:
+            raise unknown_name("metric", name, self)
+        if name in self._sizes:
+            return self._sizes[name]
+        if self._numbers is None:
+            numbers = zip(self._names, read(self.tensor), strict=True)
+            self._numbers = {n: int(v) if METRICS[n].is_count else v for n, v in numbers}
+        return self._numbers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over names: ``nodes``, ``edges``, then the metrics."""
+        return iter((*self._sizes, *self._names))
+
+    def __len__(self) -> int:
+        """Return the number of values."""
+        return len(self._sizes) + len(self._names)
+
+    def normalized(self) -> dict[str, float]:
+        """Return the values as the paper's released tables give them: under their column names, divided by
+        the number of nodes or of edges. NaN where the graph has no edge to divide by."""
+        return {METRICS[name].column: self._normalized(name) for name in self._names}
+
+    def _normalized(self, name: str) -> float:
+        size = self._sizes[METRICS[name].per]
+        return self[name] / size if size else math.nan
+
+    def to_dict(self, prefix: str = "") -> dict[str, float]:
+        """Return raw values by name, each name with ``prefix``, as loggers want them.
+
+        >>> topometrics(example_graph(), ["sink_nodes"]).to_dict(prefix="topo/")
+        {'topo/nodes': 15, 'topo/edges': 11, 'topo/sink_nodes': 1}
+        """
+        return {prefix + name: self[name] for name in self}
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame, one row a metric: group, raw value, published column, normalised value."""
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError("to_frame() needs pandas: pip install 'topognn[study]'") from None
+        rows = [
+            (name, METRICS[name].group, self[name], METRICS[name].column, self._normalized(name))
+            for name in self._names
+        ]
+        return pd.DataFrame(rows, columns=["metric", "group", "value", "column", "normalized"]).set_index("metric")
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Return raw and normalised values as JSON; a value that is not defined is null."""
+        normalized = {k: None if math.isnan(v) else v for k, v in self.normalized().items()}
+        return json.dumps({"raw": self.to_dict(), "normalized": normalized}, indent=indent)
+
+    def __repr__(self) -> str:
+        return f"Topometrics({', '.join(f'{name}={value:g}' for name, value in self.items())})"
+
+
+def topometrics(graph: MultipartiteGraph, metrics: Iterable[str] | None = None) -> Topometrics:
+    """Compute topometrics of a graph.
+
+    Args:
+        graph: The graph, as :func:`topognn.encode` makes it.
+        metrics: Their names; all of :data:`METRICS` by default.
+
+    Returns:
+        A mapping from name to number, which makes one host sync, when it is first read.
+
+    Raises:
+        UnknownNameError: There is no such metric; the message names the nearest.
+        GraphMemoryError: A metric needs a matrix that does not fit in memory.
+
+    Source:
+        Cunegatti et al., TMLR 2024, section 4.1 and table 1.
+
+    >>> topometrics(example_graph(), ["sink_nodes", "strength"])["strength"]
+    1.4666666666666666
+    """
+    names = list(METRICS if metrics is None else metrics)
+    for name in names:
+        if name not in METRICS:
+            raise unknown_name("metric", name, METRICS)
+    values = [METRICS[name].function(graph).to(torch.float64) for name in names]
+    stacked = torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
+    return Topometrics(names, stacked, graph.num_nodes, graph.num_edges)
+
+
+class LayerRow(NamedTuple):
+    """One layer of a graph, for tables."""
+
+    layer: str
+    shape: tuple[int, ...]
+    kept: int
+    density: float
+    edges: int
+
+
+def layer_table(graph: MultipartiteGraph) -> list[LayerRow]:
+    """Return one row a parametric layer: its weight's shape, kept weights, density, and edges (one host sync).
+
+    >>> layer_table(example_graph())[0]
+    LayerRow(layer='0', shape=(1, 1, 2, 2), kept=2, density=0.5, edges=8)
+    """
+    layers = [(c, k) for c, k in zip(graph.connections, graph.kept, strict=True) if c.weight is not None]
+    edges = read(torch.stack([sum_in(c, k.mask).sum() for c, k in layers]))
+    return [
+        LayerRow(c.layer, c.weight_shape, k.count, k.count / c.num_weights, int(e))
+        for (c, k), e in zip(layers, edges, strict=True)
+    ]

@@ -7,6 +7,8 @@ that share rows are filled one after the other.
 
 from __future__ import annotations
 
+import numpy as np
+
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import lane_scan
 
@@ -42,8 +44,8 @@ def fill_in(  # type: ignore[no-untyped-def]
     """Write the in-edges of output element ``i``: one entry a kept weight and node that it reads there."""
     channel = (i // channel_stride) % channels
     place = (i // place_stride) % places
-    ys = table_y[place // columns]
-    xs = table_x[place % columns]
+    row_y = place // columns
+    row_x = place % columns
     row = target + i
     if target_map.size > 0:
         row = target_map[i]
@@ -57,8 +59,8 @@ def fill_in(  # type: ignore[no-untyped-def]
             inside = False
             y = x = 0
             if base + lane < count:
-                y = ys[tap_y[step]]
-                x = xs[tap_x[step]]
+                y = table_y[row_y, tap_y[step]]
+                x = table_x[row_x, tap_x[step]]
                 inside = (y | x) >= 0
             before, total = lane_scan(inside, lane, width)
             if inside:
@@ -67,20 +69,24 @@ def fill_in(  # type: ignore[no-untyped-def]
                     weights[position + before] = tap_weight[step]
             position += total
     else:
-        for base in range(0, count * depth, width):
-            step = start + (base + lane) // depth
-            node = -1
-            if base + lane < count * depth:
-                y = ys[tap_y[step]]
-                x = xs[tap_x[step]]
-                if (y | x) >= 0:
-                    node = support[(base + lane) % depth, tap_base[step] + y + x]
-            before, total = lane_scan(node >= 0, lane, width)
-            if node >= 0:
-                indices[position + before] = node
-                if weights.size > 0:
-                    weights[position + before] = tap_weight[step]
-            position += total
+        for base in range(0, count, width):
+            step = start + base + lane
+            inside = False
+            y = x = 0
+            if base + lane < count:
+                y = table_y[row_y, tap_y[step]]
+                x = table_x[row_x, tap_x[step]]
+                inside = (y | x) >= 0
+            for layer in range(depth):
+                node = -1
+                if inside:
+                    node = support[layer, tap_base[step] + y + x]
+                before, total = lane_scan(node >= 0, lane, width)
+                if node >= 0:
+                    indices[position + before] = node
+                    if weights.size > 0:
+                        weights[position + before] = tap_weight[step]
+                position += total
     if lane == 0:
         cursor[row] = position
 
@@ -106,8 +112,8 @@ def fill_out(  # type: ignore[no-untyped-def]
             element = holders[holder]
         channel = (element // channel_stride) % channels
         place = (element // place_stride) % places
-        ys = table_y[place // columns]
-        xs = table_x[place % columns]
+        row_y = place // columns
+        row_x = place % columns
         start = tap_indptr[channel]
         count = tap_indptr[channel + 1] - start
         for base in range(0, count, width):
@@ -115,8 +121,8 @@ def fill_out(  # type: ignore[no-untyped-def]
             inside = False
             y = x = 0
             if base + lane < count:
-                y = ys[tap_y[step]]
-                x = xs[tap_x[step]]
+                y = table_y[row_y, tap_y[step]]
+                x = table_x[row_x, tap_x[step]]
                 inside = (y | x) >= 0
             before, total = lane_scan(inside, lane, width)
             if inside:
@@ -137,18 +143,32 @@ def fill_out(  # type: ignore[no-untyped-def]
     "int64, int64[::1], int64[::1], float32[::1], int64[::1]",
 )
 def sort_row(i, lane, width, first, indptr, indices, weights, distinct):  # type: ignore[no-untyped-def]
-    """Sort row ``first + i`` by index, its weights along, by heapsort; then count its distinct indices."""
+    """Sort row ``first + i`` by index, its weights along; then count its distinct indices.
+
+    By insertion while that is cheap, since most rows are nearly sorted, else by heapsort.
+    """
     if lane > 0:
         return
     begin = indptr[first + i]
     count = indptr[first + i + 1] - begin
     weighted = weights.size > 0
-    is_sorted = True
-    for k in range(begin + 1, begin + count):
-        if indices[k] < indices[k - 1]:
-            is_sorted = False
-            break
-    if not is_sorted:
+    patience = 16 * count
+    done = 1
+    while done < count and patience > 0:
+        index = indices[begin + done]
+        weight = weights[begin + done] if weighted else np.float32(0)
+        place = begin + done
+        while place > begin and indices[place - 1] > index:
+            indices[place] = indices[place - 1]
+            if weighted:
+                weights[place] = weights[place - 1]
+            place -= 1
+        indices[place] = index
+        if weighted:
+            weights[place] = weight
+        patience -= begin + done - place
+        done += 1
+    if done < count:
         heap_end = count
         root_next = count // 2
         while heap_end > 1:

@@ -40,5 +40,5 @@ setup(
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "mypy>=1.13"],
     },
-    entry_points={"console_scripts": ["topognn = topognn.cli:main"]},
+    entry_points={"console_scripts": ["topognn = topognn.cli.main:main"]},
 )

@@ -47,8 +47,10 @@ def answering(*answers: Sequence[float]) -> Iterator[None]:
     This is how a test states a function's sync budget: one answer a sync, no more and no fewer.
     """
     _answers[:] = answers
-    yield
-    left = len(_answers)
-    _answers.clear()
+    try:
+        yield
+        left = len(_answers)
+    finally:
+        _answers.clear()
     if left:
         raise RuntimeError(f"{left} declared host syncs did not happen")

@@ -28,7 +28,6 @@ import torch
 from torch._subclasses import FakeTensor
 
 from topognn.errors import DeviceError
-from topognn.kernels.primitives import cuda_primitives
 
 WARP = 32
 THREADS_PER_BLOCK = 128
@@ -175,13 +174,15 @@ def compile_cpu(body: Callable[..., None]) -> Any:
 def cuda_loop(body: Callable[..., None]) -> Callable[..., None]:
     """Return the grid-stride loop ``(items, width, *args)`` over a body, ready for ``numba.cuda.jit``."""
     cuda = import_cuda()
+    from topognn.kernels.cuda_primitives import BY_NAME
+
     source = (
         "def {name}(items, width, {args}):\n"
         " thread = cuda.grid(1)\n"
         " for i in range(thread // width, items, cuda.gridsize(1) // width):\n"
         "  body(i, thread % width, width, {args})\n"
     )
-    rebound = types.FunctionType(body.__code__, {**body.__globals__, **cuda_primitives()}, body.__name__)
+    rebound = types.FunctionType(body.__code__, {**body.__globals__, **BY_NAME}, body.__name__)
     return _loop(source, body, cuda.jit(device=True)(rebound), {"cuda": cuda})
 
 

@@ -1,7 +1,7 @@
 """What a kernel body may call that differs from machine to machine.
 
 Bodies import the CPU versions from here; :mod:`topognn.kernels.launch` rebinds the same names when it
-compiles a body for CUDA (:func:`cuda_primitives`). All atomics return the old value.
+compiles a body for CUDA (:mod:`topognn.kernels.cuda_primitives`). All atomics return the old value.
 """
 
 from __future__ import annotations
@@ -75,77 +75,14 @@ def lane_sync():  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
+def lane_barrier(lane, width):  # type: ignore[no-untyped-def]
+    """Wait until all lanes of the item are here and see each other's writes, wherever the lanes come from."""
+
+
+@numba.njit(inline="always")
 def set_bit(bits, row, bit):  # type: ignore[no-untyped-def]
     """Set a bit of ``bits[row]`` (int32 words), which the item's lanes alone touch; tell whether it was unset."""
     word = bits[row, bit >> 5]
     flag = np.int32(1) << np.int32(bit & 31)
     bits[row, bit >> 5] = word | flag
     return word & flag == 0
-
-
-def cuda_primitives() -> dict[str, Any]:
-    """Return the CUDA versions (or, in the simulator, their stand-ins) by name."""
-    from numba import config, cuda
-
-    @cuda.jit(device=True)
-    def atomic_add(array, index, value):  # type: ignore[no-untyped-def]
-        return cuda.atomic.add(array, index, value)
-
-    @cuda.jit(device=True)
-    def atomic_min(array, index, value):  # type: ignore[no-untyped-def]
-        return cuda.atomic.min(array, index, value)
-
-    @cuda.jit(device=True)
-    def atomic_max(array, index, value):  # type: ignore[no-untyped-def]
-        return cuda.atomic.max(array, index, value)
-
-    @cuda.jit(device=True)
-    def atomic_cas(array, index, expected, desired):  # type: ignore[no-untyped-def]
-        return cuda.atomic.cas(array, index, expected, desired)
-
-    @cuda.jit(device=True)
-    def lane_scan(flag, lane, width):  # type: ignore[no-untyped-def]
-        first = np.uint32(cuda.laneid - lane)
-        group = np.uint32(0xFFFFFFFF) >> np.uint32(32 - width)
-        raised = (np.uint32(cuda.ballot_sync(group << first, flag)) >> first) & group
-        before = np.uint32((np.uint32(1) << np.uint32(lane)) - np.uint32(1))
-        return cuda.popc(raised & before), cuda.popc(raised)
-
-    @cuda.jit(device=True)
-    def simulated_lane_scan(flag, lane, width):  # type: ignore[no-untyped-def]
-        # The simulator has no warp votes. Every thread of an item passes the same barriers, and a barrier
-        # releases whole blocks, so items of one block may be at different calls without harm.
-        flags = cuda.shared.array(1024, np.int32)
-        me = cuda.threadIdx.x
-        flags[me] = 1 if flag else 0
-        cuda.syncthreads()
-        before, total = 0, 0
-        for other in range(width):
-            total += flags[me - lane + other]
-            if other < lane:
-                before += flags[me - lane + other]
-        cuda.syncthreads()
-        return before, total
-
-    @cuda.jit(device=True)
-    def lane_sync():  # type: ignore[no-untyped-def]
-        cuda.syncwarp(cuda.activemask())
-
-    @cuda.jit(device=True)
-    def simulated_lane_sync():  # type: ignore[no-untyped-def]
-        cuda.syncthreads()
-
-    @cuda.jit(device=True)
-    def set_bit(bits, row, bit):  # type: ignore[no-untyped-def]
-        flag = np.int32(1) << np.int32(bit & 31)
-        return cuda.atomic.or_(bits, (row, bit >> 5), flag) & flag == 0
-
-    return {
-        "atomic_add": atomic_add,
-        "atomic_min": atomic_min,
-        "atomic_max": atomic_max,
-        "atomic_cas": atomic_cas,
-        "lane_scan": simulated_lane_scan if config.ENABLE_CUDASIM else lane_scan,
-        "lane_sync": simulated_lane_sync if config.ENABLE_CUDASIM else lane_sync,
-        "set_bit": set_bit,
-    }

@@ -206,11 +206,11 @@ def combine_row(i, lane, width, indptr, indices, weights, new_indptr, new_indice
     if lane > 0:
         return
     position = new_indptr[i] - 1
-    total = 0.0
+    total = np.float64(0)
     for k in range(indptr[i], indptr[i + 1]):
         if k == indptr[i] or indices[k] != indices[k - 1]:
             position += 1
-            total = 0.0
+            total = np.float64(0)
             new_indices[position] = indices[k]
         if weights.size > 0:
             total += weights[k]

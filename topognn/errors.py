@@ -26,6 +26,10 @@ class UnsupportedOperation(TopognnError, NotImplementedError):
     """The model uses an operation that has no meaning yet as a graph."""
 
 
+class GraphError(TopognnError, ValueError):
+    """Arrays that are no graph: bounds, indices, lengths, dtypes or weights that do not fit."""
+
+
 class GraphMemoryError(TopognnError, MemoryError):
     """A graph would not fit in the memory that is free."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -70,9 +71,11 @@ def to_torch_sparse(graph: MultipartiteGraph) -> torch.Tensor:
     rows = graph.csr
     size = (graph.num_nodes, graph.num_nodes)
     indptr = rows.indptr.to(rows.indices.dtype) if rows.num_entries < 2**31 else rows.indptr
-    return torch.sparse_csr_tensor(
-        indptr, rows.indices.to(indptr.dtype), rows.weights, size, check_invariants=False
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            indptr, rows.indices.to(indptr.dtype), rows.weights, size, check_invariants=False
+        )
 
 
 def to_cupy(graph: MultipartiteGraph) -> Any:

@@ -13,7 +13,7 @@ from topognn.errors import TraceError
 from topognn.graph import MultipartiteGraph, add_in
 from topognn.kernels.host import read
 from topognn.kernels.launch import check_device
-from topognn.masks import Masks, check_masks, get_masks
+from topognn.masks import Masks, check_masks, get_masks, prunable_weights
 from topognn.tracing import trace
 from topognn.tracing.layout import Layout, Weights
 
@@ -72,11 +72,13 @@ def encode(
 
 def _resolve(masks: Masks | None, weights: Mapping[str, Tensor], source: Weights) -> dict[str, Tensor]:
     """Return a mask for every weight: those of layers, and of weights that a model uses without a layer."""
+    loose = {n: tuple(w.shape) for n, w in weights.items() if n not in prunable_weights(source.model)}
+    named: dict[str, Tensor] = {}
+    if isinstance(masks, Mapping) and loose.keys() & masks.keys():
+        named = check_masks({n: m for n, m in masks.items() if n in loose and m is not None}, loose)
+        masks = {n: m for n, m in masks.items() if n not in loose} or None
     found = get_masks(source.model, masks)
-    loose = {name: weight for name, weight in weights.items() if name not in found}
-    named = {name: masks[name] for name in loose if isinstance(masks, Mapping) and name in masks}
-    checked = check_masks(named, {name: tuple(weight.shape) for name, weight in loose.items()})
-    return {**found, **{name: checked.get(name, weight != 0) for name, weight in loose.items()}}
+    return {**found, **{name: named.get(name, weights[name] != 0) for name in loose}}
 
 
 def encode_kept(

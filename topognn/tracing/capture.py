@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import operator
 import warnings
 from collections.abc import Iterator
@@ -45,15 +46,14 @@ def capture(model: nn.Module, input_shape: tuple[int, ...]) -> Captured:
     if any(p.is_meta for p in model.parameters()):
         raise TraceError("the model is on the meta device, where weights have no values: move it with to_empty()")
     example = torch.empty(1, *input_shape, device=first.device, dtype=first.dtype)
-    with _evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch.export warns of attributes that torch's own pruning hooks set
+    with _evaluation_mode(model), _quiet(), torch.no_grad():
         try:
             program = torch.export.export(model, (example,), strict=False)
             if not _is_functional(program.graph):
                 program = program.run_decompositions({})
         except Exception as error:  # export raises many types; all of them mean: not traceable as it is
             raise _explain(error, input_shape) from error
-    return _read(program)
+    return _read(program, model)
 
 
 def _check_shape(input_shape: Any) -> None:
@@ -73,6 +73,19 @@ def _explain(error: Exception, input_shape: tuple[int, ...]) -> TraceError:
             "(make the branch depend on shapes or constants)"
         )
     return TraceError(f"torch.export cannot trace the model at input shape {tuple(input_shape)}: {line}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch.export says besides raising: warnings of pruning hooks, tracebacks in the log."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 @contextlib.contextmanager
@@ -109,9 +122,14 @@ def _is_functional(graph: torch.fx.Graph) -> bool:
     return True
 
 
-def _read(program: torch.export.ExportedProgram) -> Captured:
+def _read(program: torch.export.ExportedProgram, model: nn.Module) -> Captured:
     graph, signature = program.graph, program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    first: dict[int, str] = {}  # tied parameters go by their first name
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first.setdefault(id(parameter), name)
+    own = dict(model.named_parameters(remove_duplicate=False))
+    names = {key: first[id(own[name])] if name in own else name for key, name in names.items()}
     lifted = signature.inputs_to_lifted_tensor_constants
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
     inputs = [n for n in placeholders if n.name in signature.user_inputs]

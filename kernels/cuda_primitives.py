@@ -1,0 +1,98 @@
+"""The CUDA versions of :mod:`topognn.kernels.primitives`, and stand-ins for Numba's simulator.
+
+Imported at the first CUDA launch only: it needs numba-cuda.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import config, cuda
+
+
+@cuda.jit(device=True)
+def atomic_add(array, index, value):  # type: ignore[no-untyped-def]
+    return cuda.atomic.add(array, index, value)
+
+
+@cuda.jit(device=True)
+def atomic_min(array, index, value):  # type: ignore[no-untyped-def]
+    return cuda.atomic.min(array, index, value)
+
+
+@cuda.jit(device=True)
+def atomic_max(array, index, value):  # type: ignore[no-untyped-def]
+    return cuda.atomic.max(array, index, value)
+
+
+@cuda.jit(device=True)
+def atomic_cas(array, index, expected, desired):  # type: ignore[no-untyped-def]
+    return cuda.atomic.cas(array, index, expected, desired)
+
+
+@cuda.jit(device=True)
+def _warp_lane_scan(flag, lane, width):  # type: ignore[no-untyped-def]
+    first = np.uint32(cuda.laneid - lane)
+    group = np.uint32(0xFFFFFFFF) >> np.uint32(32 - width)
+    raised = (np.uint32(cuda.ballot_sync(group << first, flag)) >> first) & group
+    before = np.uint32((np.uint32(1) << np.uint32(lane)) - np.uint32(1))
+    return cuda.popc(raised & before), cuda.popc(raised)
+
+
+@cuda.jit(device=True)
+def _simulated_lane_scan(flag, lane, width):  # type: ignore[no-untyped-def]
+    # The simulator has no warp votes. Every thread of an item passes the same barriers, and a barrier
+    # releases whole blocks, so items of one block may be at different calls without harm.
+    flags = cuda.shared.array(1024, np.int32)
+    me = cuda.threadIdx.x
+    flags[me] = 1 if flag else 0
+    cuda.syncthreads()
+    before, total = 0, 0
+    for other in range(width):
+        total += flags[me - lane + other]
+        if other < lane:
+            before += flags[me - lane + other]
+    cuda.syncthreads()
+    return before, total
+
+
+@cuda.jit(device=True)
+def _warp_lane_sync():  # type: ignore[no-untyped-def]
+    cuda.syncwarp(cuda.activemask())
+
+
+@cuda.jit(device=True)
+def _simulated_lane_sync():  # type: ignore[no-untyped-def]
+    cuda.syncthreads()
+
+
+@cuda.jit(device=True)
+def _warp_lane_barrier(lane, width):  # type: ignore[no-untyped-def]
+    group = np.uint32(0xFFFFFFFF) >> np.uint32(32 - width)
+    cuda.syncwarp(group << np.uint32(cuda.laneid - lane))
+
+
+@cuda.jit(device=True)
+def _simulated_lane_barrier(lane, width):  # type: ignore[no-untyped-def]
+    cuda.syncthreads()
+
+
+@cuda.jit(device=True)
+def set_bit(bits, row, bit):  # type: ignore[no-untyped-def]
+    flag = np.int32(1) << np.int32(bit & 31)
+    return cuda.atomic.or_(bits, (row, bit >> 5), flag) & flag == 0
+
+
+lane_scan = _simulated_lane_scan if config.ENABLE_CUDASIM else _warp_lane_scan
+lane_barrier = _simulated_lane_barrier if config.ENABLE_CUDASIM else _warp_lane_barrier
+lane_sync = _simulated_lane_sync if config.ENABLE_CUDASIM else _warp_lane_sync
+
+BY_NAME = {
+    "atomic_add": atomic_add,
+    "atomic_min": atomic_min,
+    "atomic_max": atomic_max,
+    "atomic_cas": atomic_cas,
+    "lane_scan": lane_scan,
+    "lane_barrier": lane_barrier,
+    "lane_sync": lane_sync,
+    "set_bit": set_bit,
+}

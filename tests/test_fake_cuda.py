@@ -1,0 +1,118 @@
+"""Every public function on CUDA tensors that are not there: device mixing raises, syncs are counted.
+
+``FakeTensorMode`` makes tensors of any device without memory; launches are checked and recorded, not run; host
+reads are answered by the test, so an undeclared one fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch._subclasses import FakeTensor, FakeTensorMode
+
+import topognn
+from tests.architectures import NAMED
+from topognn.encoding.multipartite import encode_kept
+from topognn.kernels import host, launch
+from topognn.tracing.layout import Layout
+
+CUDA = torch.device("cuda", 0)
+
+
+@contextmanager
+def fake_graph(name: str, shortcuts: str = "parametric") -> Iterator[topognn.MultipartiteGraph]:
+    """Encode a named architecture on a fake CUDA device, at a declared budget of one host sync."""
+    architecture = NAMED[name]
+    layout = topognn.trace(architecture.build(), architecture.input_shape, shortcuts=shortcuts)
+    assert layout.weights is not None
+    real = topognn.encode(layout, masks=architecture.masks())
+    launch.recorded.clear()
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        moved = fake(layout, mode)
+        shapes = layout.weight_shapes
+        weights = {n: torch.empty(s, device=CUDA) for n, s in shapes.items()}
+        masks = {n: torch.empty(s, device=CUDA, dtype=torch.bool) for n, s in shapes.items()}
+        with host.answering([*(k.count for k in real.kept), real.num_uses]):
+            graph = encode_kept(moved, weights, masks, CUDA)
+        yield graph
+
+
+def fake(layout: Layout, mode: FakeTensorMode) -> Layout:
+    """Return a layout whose tables are fake CPU tensors, so that ``layout.to(device)`` moves them."""
+    import dataclasses
+
+    connections = []
+    for c in layout.connections:
+        tensors = {
+            f.name: mode.from_tensor(v)
+            for f in dataclasses.fields(c)
+            if isinstance(v := getattr(c, f.name), torch.Tensor)
+        }
+        connections.append(dataclasses.replace(c, **tensors))
+    return dataclasses.replace(layout, connections=tuple(connections), _moved={})
+
+
+def is_on_cuda(*tensors: torch.Tensor) -> bool:
+    return all(isinstance(t, FakeTensor) and t.device == CUDA for t in tensors)
+
+
+@pytest.mark.parametrize("name", ["pool before conv", "residual projection", "grouped", "tokens", "dense concat"])
+def test_rows_and_metrics_on_cuda(name: str) -> None:
+    with fake_graph(name) as graph:
+        assert not graph.has_parallel_edges
+        for rows in (graph.csr, graph.csc, graph.undirected):
+            assert is_on_cuda(rows.indptr, rows.indices, rows.weights)
+        assert is_on_cuda(graph.in_degrees, graph.out_degrees, graph.in_strengths, graph.out_strengths)
+        values = topognn.topometrics(graph)
+        assert is_on_cuda(values.tensor)
+        with host.answering([1.0] * len(topognn.METRICS)):  # one sync, when the first value is read
+            assert values["sink_nodes"] == 1
+            assert values["strength"] == 1.0
+    assert {entry.device for entry in launch.recorded} == {"cuda:0"}
+    assert {"find_kept", "fill_in", "fill_out", "count_two_hop"} <= {entry.kernel for entry in launch.recorded}
+
+
+def test_parallel_edges_take_one_more_sync_a_matrix() -> None:
+    with fake_graph("repvgg") as graph:
+        assert graph.has_parallel_edges
+        with host.answering([7]):
+            assert graph.csc.indices.shape == (7,)
+        with host.answering([7], [14]):
+            assert graph.csr.num_entries == 7
+            assert graph.undirected.num_entries == 14
+    assert {"sort_row", "combine_row"} <= {entry.kernel for entry in launch.recorded}
+
+
+def test_an_undeclared_sync_raises() -> None:
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="no one declared"):
+        host.read(torch.zeros(1, device=CUDA))
+
+
+def test_a_declared_sync_that_does_not_happen_raises() -> None:
+    with pytest.raises(RuntimeError, match="did not happen"), host.answering([1]):
+        pass
+
+
+def test_mixed_devices_raise() -> None:
+    from topognn.kernels.rows import find_kept
+
+    with FakeTensorMode():
+        mask = torch.empty(2, 3, dtype=torch.bool, device=CUDA)
+        here = torch.empty(3, dtype=torch.int64)
+        with pytest.raises(topognn.DeviceError, match=r"find_kept was given tensors on \['cpu', 'cuda:0'\]"):
+            find_kept.launch(2, mask, here, here)
+
+
+def test_encode_counts_one_sync_on_cpu_too() -> None:
+    architecture = NAMED["residual projection"]
+    layout = topognn.trace(architecture.build(), architecture.input_shape)
+    masks = architecture.masks()
+    before = host.count_syncs()
+    graph = topognn.encode(layout, masks=masks)
+    values = topognn.topometrics(graph)
+    assert host.count_syncs() == before + 1
+    dict(values)
+    assert host.count_syncs() == before + 2

@@ -1,0 +1,70 @@
+"""Every kernel through its CUDA launch in Numba's simulator, against the CPU launch.
+
+Runs where ``NUMBA_ENABLE_CUDASIM=1`` (the simulator replaces the CUDA compiler for the whole process).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numba
+import pytest
+import torch
+from numba import cuda
+
+import topognn
+from tests.architectures import NAMED, Architecture
+from topognn.kernels import launch
+from topognn.metrics.neighbors import get_two_hop_sizes
+
+pytestmark = pytest.mark.skipif(
+    not numba.config.ENABLE_CUDASIM, reason="needs NUMBA_ENABLE_CUDASIM=1: set it to run the CUDA simulator"
+)
+
+NAMES = [
+    *("single node", "stride over kernel", "pool of the input, ceil mode", "pooled conv plus identity"),
+    *("permuted sum", "concat with itself", "tokens", "dead end"),
+]
+
+
+@contextmanager
+def simulated(width: int, seen: set[str]) -> Iterator[None]:
+    """Send CPU launches through the CUDA loop: ``width`` lanes an item, and blocks so small that there are several."""
+    compiled: dict[str, Any] = {}
+
+    def on_simulator(kernel: launch.Kernel, items: int, args: tuple[Any, ...], work: float) -> None:
+        if kernel.name not in compiled:
+            compiled[kernel.name] = cuda.jit(launch.cuda_loop(kernel.body))
+        seen.add(kernel.name)
+        arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in args]
+        compiled[kernel.name][2, max(4, 2 * width)](items, width, *arrays)
+
+    original: Callable[..., None] = launch.Kernel._launch_cpu
+    launch.Kernel._launch_cpu = on_simulator  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        launch.Kernel._launch_cpu = original  # type: ignore[method-assign]
+
+
+def results(architecture: Architecture) -> list[torch.Tensor]:
+    """Return everything that kernels make of a graph."""
+    masks = architecture.masks()
+    graph = topognn.encode(architecture.build(), architecture.input_shape, masks, shortcuts="all")
+    rows = [graph.csr, graph.csc, graph.undirected]
+    return [t for r in rows for t in (r.indptr, r.indices, r.weights)] + [get_two_hop_sizes(graph)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_simulator_equals_cpu(name: str) -> None:
+    architecture = NAMED[name]
+    topognn.set_num_threads(1)  # few workers: the simulator's bitmaps and threads are slow
+    want = results(architecture)
+    seen: set[str] = set()
+    with simulated(4, seen):
+        got = results(architecture)
+    for a, b in zip(got, want, strict=True):
+        assert torch.equal(a, b)
+    assert {"fill_in", "fill_out", "find_kept", "count_two_hop"} <= seen

@@ -1,0 +1,146 @@
+"""The command line's tables."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from topognn.cli.measuring import needs_data
+from topognn.cli.outcome import Outcome
+
+WIDTH = 120  # of tables that do not go to a terminal
+
+
+def make_console() -> Console:
+    """Return a console on stdout; where that is no terminal, one that neither colours nor wraps at 80."""
+    terminal = sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=True, width=None if terminal else WIDTH)
+
+
+def make_status() -> Callable[[str], AbstractContextManager[Any]]:
+    """Return what shows a phase as it runs: a spinner on stderr if that is a terminal, nothing otherwise."""
+    console = Console(stderr=True)
+    return lambda text: console.status(Text(text)) if console.is_terminal else nullcontext()
+
+
+def show_report(outcome: Outcome, with_layers: bool) -> None:
+    """Print a report: header, topometrics by group, layers if asked for, times and memory."""
+    console = make_console()
+    console.print(Text(format_header(outcome)))
+    console.print()
+    _print(console, metric_table(outcome))
+    if with_layers:
+        _print(console, layer_table(outcome))
+    console.print(Text(format_costs(outcome)))
+
+
+def _print(console: Console, table: Table) -> None:
+    # The console's soft wrap is for prose: a table has to know the width that it may fill.
+    console.print(table, soft_wrap=False)
+    console.print()
+
+
+def _new_table(*columns: str, right: Iterable[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    right = set(right)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def format_number(value: float) -> str:
+    """Return a number for a table: whole ones with all their digits, others with six.
+
+    >>> format_number(2335010), format_number(0.1), format_number(13.193442), format_number(math.nan)
+    ('2,335,010', '0.1', '13.1934', 'undefined')
+    """
+    if isinstance(value, float) and math.isnan(value):
+        return "undefined"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def format_header(outcome: Outcome) -> str:
+    """Return what was measured, in one line."""
+    request, values = outcome.request, outcome.topometrics
+    size = "x".join(map(str, outcome.input_shape))
+    share = f"{outcome.kept:,} of {outcome.weights:,} weights kept"
+    if request.pruner is not None:
+        share = f"reached {outcome.sparsity:.6g}, {share}"
+    elif outcome.kept < outcome.weights:
+        share = f"sparsity {outcome.sparsity:.6g}, {share}"
+    else:
+        share = (
+            "dense" if request.checkpoint or request.masks else "dense; --pruner or --masks make it sparse"
+        )
+    return (
+        f"{request.model}, input {size}, {outcome.origin} ({share}), "
+        f"{values['nodes']:,} nodes, {values['edges']:,} edges, on {outcome.device}"
+    )
+
+
+def format_costs(outcome: Outcome) -> str:
+    """Return times and memory, in one line."""
+    times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in outcome.seconds.items())
+    return f"{times}; peak memory {outcome.peak_bytes / 2**30:.2f} GiB"
+
+
+def metric_table(outcome: Outcome) -> Table:
+    """Return a row a topometric; the group's name stands at its first."""
+    table = _new_table(
+        "group", "metric", "value", "published as", "normalised", right=("value", "normalised")
+    )
+    last = ""
+    for name, group, value, column, normalized in outcome.rows():
+        shown = "" if group == last else group
+        table.add_row(shown, name, format_number(value), column, format_number(normalized))
+        last = group
+    return table
+
+
+def layer_table(outcome: Outcome) -> Table:
+    """Return a row a layer."""
+    right = ("shape", "kept", "density", "edges")
+    table = _new_table("layer", *right, right=right)
+    for row in outcome.layers:
+        shape = "x".join(map(str, row.shape))
+        table.add_row(Text(row.layer), shape, f"{row.kept:,}", f"{row.density:.4f}", f"{row.edges:,}")
+    return table
+
+
+def show_models() -> None:
+    """Print the networks of the study."""
+    import torch
+
+    from topognn.masks import prunable_weights
+    from topognn.models import MODELS, get_model
+
+    table = _new_table("model", "prunable weights", "input", "what it is", right=["prunable weights"])
+    for name, function in MODELS.items():
+        with torch.device("meta"):  # shapes without values: nothing is drawn
+            count = sum(weight.numel() for weight in prunable_weights(get_model(name)).values())
+        line = inspect.getdoc(function) or ""
+        line = line.splitlines()[0].split(":")[0].removeprefix("Return ")
+        table.add_row(name, f"{count:,}", "3x32x32", Text(line))
+    console = make_console()
+    _print(console, table)
+    console.print(Text("Also: torchvision:NAME, and path/to/file.py:callable."))
+
+
+def show_pruners() -> None:
+    """Print the pruning algorithms."""
+    from topognn.pruning import PRUNERS
+
+    table = _new_table("pruner", "needs data", "source")
+    for name, function in PRUNERS.items():
+        _, _, source = (inspect.getdoc(function) or "").partition("Source:")
+        line = " ".join(source.split("\n\n")[0].replace("*", "").split())
+        table.add_row(name, "yes" if needs_data(function) else "no", Text(line))
+    _print(make_console(), table)

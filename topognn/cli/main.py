@@ -1,0 +1,185 @@
+"""The command ``topognn``: topometrics of a model, and what there is to choose from.
+
+Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from topognn.errors import TopognnError
+from topognn.cli.sources import FORMS, ArgumentError
+from topognn.version import __version__
+
+
+class Commands(TyperGroup):
+    """The commands, all of whose failures are one line on stderr and an exit code.
+
+    0: done. 2: an argument or a file that cannot be right. 1: what was asked for cannot be done here.
+    130: interrupted.
+    """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command that ``args`` spell, and leave the process with its exit code."""
+        debug = "--debug" in (sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except (KeyboardInterrupt, typer.Abort):
+            code = 130
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            message, code = _explain(error)
+            print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if isinstance(error, TopognnError):
+        return str(error), 2 if isinstance(error, ValueError | KeyError) else 1
+    if hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument, not a number
+        context = getattr(error, "ctx", None)
+        return f"{error.format_message()} (see {context.command_path if context else 'topognn'} --help)", 2
+    hint = "" if isinstance(error, OSError | MemoryError) else " (unexpected; --debug shows where)"
+    return f"{type(error).__name__}: {error}{hint}", 1
+
+
+@contextmanager
+def _quiet(debug: bool) -> Iterator[None]:
+    """Print our warnings as one line each on stderr, and nothing that the libraries beneath warn of."""
+
+    def show(message: Warning | str, *place: Any, **more: Any) -> None:
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default" if debug else "ignore")
+        warnings.filterwarnings("always", category=UserWarning, module=r"topognn\.")
+        warnings.showwarning = show
+        yield
+
+
+app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"topognn {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Turn sparse neural networks into graphs and measure their topology."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def report(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help=f"What to measure: {FORMS}.", show_default=False)
+    ],
+    pruner: Annotated[str | None, typer.Option(help="Pruning algorithm: see `topognn pruners`.")] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Fraction of weights to prune, from 0 to below 1.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random weights and of the algorithm.", min=0)] = 0,
+    checkpoint: Annotated[str | None, typer.Option(metavar="FILE", help="State dict to load first.")] = None,
+    masks: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Masks, or a state dict with zeros.")
+    ] = None,
+    input: Annotated[str | None, typer.Option(metavar="SIZES", help="Of one input, such as 3x32x32.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Outputs: 10, or 1000 for torchvision.", min=1)] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Which topometrics; all by default.")
+    ] = None,
+    shortcuts: Annotated[
+        str, typer.Option(help="Which shortcuts make edges: parametric or all.")
+    ] = "parametric",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one by default.")] = None,
+    json: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write all as JSON; - for stdout alone.")
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write topometrics as CSV; - likewise.")
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Show a table of layers too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Compute the topometrics of a pruned model: raw, and normalised as published."""
+    from topognn.cli.display import make_status, show_report
+    from topognn.files import check_writable, write_text
+    from topognn.cli.measuring import measure
+    from topognn.cli.outcome import Outcome, Request
+
+    texts: list[tuple[str | None, Callable[[Outcome], str]]] = [
+        (json, Outcome.to_json),
+        (csv, Outcome.to_csv),
+    ]
+    if json == csv == "-":
+        raise ArgumentError("--json - and --csv - cannot both have stdout: give one of them a file.")
+    for path, _ in texts:
+        if path is not None and path != "-":
+            check_writable(path)
+    request = Request(
+        model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, device
+    )
+    with _quiet(debug):
+        outcome = measure(request, make_status())
+    for path, to_text in texts:
+        if path == "-":
+            sys.stdout.write(to_text(outcome))
+        elif path is not None:
+            write_text(path, to_text(outcome))
+    if "-" not in (json, csv):
+        show_report(outcome, layers)
+
+
+@app.command()
+def models() -> None:
+    """List the models that have a name."""
+    from topognn.cli.display import show_models
+
+    show_models()
+
+
+@app.command()
+def pruners() -> None:
+    """List the pruning algorithms."""
+    from topognn.cli.display import show_pruners
+
+    show_pruners()
+
+
+@app.command()
+def info() -> None:
+    """Say what is installed, and which device would run what."""
+    from topognn.cli.installation import show_installation
+
+    show_installation()
+
+
+def main() -> None:
+    """Run the command line; the console script's entry point."""
+    app(prog_name="topognn")

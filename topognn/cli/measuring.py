@@ -1,0 +1,190 @@
+"""What `topognn report` does: from its arguments to numbers, phase by phase."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from topognn.errors import DeviceError, unknown_name
+from topognn.cli.outcome import Outcome, Request
+from topognn.cli.sources import ArgumentError, find_source
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Status = Callable[[str], AbstractContextManager[Any]]
+
+
+def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcome:
+    """Build, trace, prune and encode the model of a request, and compute its topometrics.
+
+    Args:
+        request: What to do.
+        status: Called with the name of each phase: what it returns is entered for as long as that lasts.
+
+    Raises:
+        TopognnError: See :func:`find_source`, :func:`topognn.trace`, :func:`topognn.prune`,
+            :func:`topognn.encode` and :func:`topognn.topometrics`.
+
+    >>> measure(Request("conv6", metrics="sink_nodes")).topometrics["nodes"]
+    232970
+    """
+    import torch
+
+    import topognn
+    from topognn.kernels.host import read
+    from topognn.cli.weights import load_weights
+
+    names = _check(request)
+    device = pick_device(request.device)
+    seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def phase(name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        with status(f"{name} {request.model}"):
+            yield
+        seconds[name] = time.perf_counter() - start
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with phase("build"):
+        source = find_source(request.model, request.input, request.classes)
+        torch.manual_seed(request.seed)
+        model = source.build()
+        if request.checkpoint is not None:
+            load_weights(model, request.checkpoint)
+        model.to(device)
+    with phase("trace"):
+        shortcuts = cast(Literal["parametric", "all"], request.shortcuts)
+        layout = topognn.trace(model, source.input_shape, shortcuts=shortcuts)
+    with phase("prune"):
+        masks = _make_masks(model, request, source.input_shape)
+    with phase("encode"):
+        graph = topognn.encode(layout, masks=masks, device=device)
+    with phase("metrics"):
+        values = topognn.topometrics(graph, names)
+        values.to_dict()  # waits for the device, so that the time is that of the work
+    kept = read(torch.stack([mask.sum() for mask in masks.values()])) if masks else []
+    return Outcome(
+        request=request,
+        input_shape=source.input_shape,
+        origin=_origin(request),
+        kept=int(sum(kept)),
+        weights=sum(mask.numel() for mask in masks.values()),
+        device=str(graph.device),
+        topometrics=values,
+        layers=topognn.layer_table(graph),
+        seconds=seconds,
+        peak_bytes=_peak_bytes(device),
+    )
+
+
+def _check(request: Request) -> list[str] | None:
+    """Refuse, before anything slow, what can be told to be wrong; return the names of the metrics."""
+    from topognn.pruning import PRUNERS
+    from topognn.report import METRICS
+
+    if request.pruner is not None and request.pruner not in PRUNERS:
+        raise unknown_name("pruner", request.pruner, PRUNERS)
+    if (request.pruner is None) != (request.sparsity is None):
+        given, other = ("--sparsity", "--pruner") if request.pruner is None else ("--pruner", "--sparsity")
+        raise ArgumentError(f"{given} needs {other} beside it, such as --pruner synflow --sparsity 0.98.")
+    if request.pruner is not None and request.masks is not None:
+        raise ArgumentError("--pruner and --masks both say which weights are kept: leave one out.")
+    if request.pruner is not None and needs_data(PRUNERS[request.pruner]):
+        raise ArgumentError(
+            f"{request.pruner} needs data, which the command line has not: use topognn.prune()."
+        )
+    if request.metrics is None:
+        return None
+    names = list(dict.fromkeys(name.strip() for name in request.metrics.split(",")))
+    for name in names:
+        if name not in METRICS:
+            raise unknown_name("metric", name, METRICS)
+    return names
+
+
+def needs_data(pruner: Callable[..., Any]) -> bool:
+    """Tell whether an algorithm takes more than a model, a sparsity and an input shape.
+
+    >>> from topognn.pruning import synflow
+    >>> needs_data(synflow)
+    False
+    """
+    given = {"model", "sparsity", "input_shape"}
+    parameters = inspect.signature(pruner).parameters.values()
+    return any(
+        p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given for p in parameters
+    )
+
+
+def _make_masks(model: nn.Module, request: Request, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    from topognn.masks import get_masks
+    from topognn.pruning import prune
+
+    if request.pruner is not None and request.sparsity is not None:
+        return prune(model, request.pruner, request.sparsity, seed=request.seed, input_shape=shape)
+    if request.masks is not None or request.checkpoint is not None:
+        return get_masks(model, request.masks or request.checkpoint)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it is dense: the report says so anyway
+        return get_masks(model)
+
+
+def _origin(request: Request) -> str:
+    weights = (
+        f"weights of {request.checkpoint}" if request.checkpoint else f"random weights (seed {request.seed})"
+    )
+    if request.pruner is not None:
+        return f"{weights}, {request.pruner} at sparsity {request.sparsity:g}"
+    return f"{weights}, masks of {request.masks}" if request.masks else weights
+
+
+def pick_device(text: str | None = None) -> torch.device:
+    """Return the device that ``--device`` means: by default a GPU where kernels can run on one.
+
+    Raises:
+        ArgumentError: There is no such kind of device.
+        DeviceError: The device cannot be served here.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
+    """
+    import torch
+
+    from topognn.kernels.launch import check_device
+
+    if text is None:
+        device = torch.device("cpu")
+        with contextlib.suppress(DeviceError):
+            device = check_device("cuda")
+        return device
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise ArgumentError(f"--device {text!r} is no device: give cpu, cuda, or cuda:NUMBER.") from None
+    device = check_device(device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"{device} was asked for, but the GPUs here are cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+        )
+    return device
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,104 @@
+"""What `topognn report` is asked for, and what came of it, as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from topognn.report import LayerRow, Topometrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The arguments of `topognn report`; see its help."""
+
+    model: str
+    pruner: str | None = None
+    sparsity: float | None = None
+    seed: int = 0
+    checkpoint: str | None = None
+    masks: str | None = None
+    input: str | None = None
+    classes: int | None = None
+    metrics: str | None = None
+    shortcuts: str = "parametric"
+    device: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a request.
+
+    Attributes:
+        origin: Where the masks are from, in words.
+        kept, weights: Number of kept and of all prunable weights.
+        seconds: Wall time of each phase.
+        peak_bytes: Most memory held: by torch on a GPU, by the process on the CPU.
+    """
+
+    request: Request
+    input_shape: tuple[int, ...]
+    origin: str
+    kept: int
+    weights: int
+    device: str
+    topometrics: Topometrics
+    layers: list[LayerRow]
+    seconds: dict[str, float]
+    peak_bytes: int
+
+    @property
+    def sparsity(self) -> float:
+        """The sparsity reached, over all prunable weights."""
+        return 1 - self.kept / self.weights if self.weights else 0.0
+
+    def rows(self) -> Iterator[tuple[str, str, float, str, float]]:
+        """Return a row a metric: its name, group, raw value, published column, normalised value."""
+        from topognn.report import METRICS
+
+        normalized = self.topometrics.normalized()
+        for name, value in self.topometrics.items():
+            if name in METRICS:
+                column = METRICS[name].column
+                yield name, METRICS[name].group, value, column, normalized.get(column, math.nan)
+
+    def to_json(self) -> str:
+        """Return everything as JSON; what is not defined is null."""
+        values = json.loads(self.topometrics.to_json())
+        content = {
+            "model": self.request.model,
+            "arguments": dataclasses.asdict(self.request),
+            "input_shape": self.input_shape,
+            "device": self.device,
+            "sparsity": self.sparsity,
+            "kept_weights": self.kept,
+            "weights": self.weights,
+            **values,
+            "layers": [layer._asdict() for layer in self.layers],
+            "seconds": self.seconds,
+            "peak_bytes": self.peak_bytes,
+        }
+        return json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n"
+
+    def to_csv(self) -> str:
+        """Return a row a metric, and first the numbers of nodes and edges, which have no published column."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(("metric", "group", "value", "column", "normalized"))
+        writer.writerows((name, "size", self.topometrics[name], "", "") for name in ("nodes", "edges"))
+        writer.writerows(_without_nan(list(row)) for row in self.rows())
+        return out.getvalue()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

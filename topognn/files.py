@@ -1,0 +1,48 @@
+"""Text files that are whole or not there at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from topognn.errors import CheckpointError
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """Return ``path`` if a file can be put there; meant for before the long work whose result it will hold.
+
+    Raises:
+        CheckpointError: Its folder does not exist, or it is a folder itself.
+
+    >>> check_writable("report.json").name
+    'report.json'
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"cannot write {str(path)!r}: it is a folder, give the name of a file.")
+    if not path.parent.is_dir():
+        raise CheckpointError(
+            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}, make it first."
+        )
+    return path
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8: a temporary file beside ``path`` is renamed when it is complete.
+
+    Raises:
+        CheckpointError: See :func:`check_writable`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(f"{folder}/a.txt", "whole")
+    ...     [p.name for p in Path(folder).iterdir()], Path(folder, "a.txt").read_text()
+    (['a.txt'], 'whole')
+    """
+    path = check_writable(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

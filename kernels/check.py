@@ -20,14 +20,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import topognn.kernels
 from numba.core import sigutils, types
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-
-import topognn.kernels
-from topognn.errors import DeviceError
 from topognn.kernels import launch
+
+from topognn.errors import DeviceError
 
 ARCHITECTURES = ((7, 5), (8, 0), (9, 0), (10, 0))
 
@@ -78,7 +78,7 @@ def compile_ptx(kernel: launch.Kernel, signature: str, architecture: tuple[int, 
     cuda = launch.import_cuda()
     dispatcher = importlib.import_module("numba.cuda.dispatcher")
     # The dispatcher of a device function asks the driver which GPU is there.
-    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=architecture)
+    vars(dispatcher)["get_current_device"] = lambda: SimpleNamespace(compute_capability=architecture)
     arguments, _ = sigutils.normalize_signature(f"void({signature})")
     return str(
         cuda.compile(
@@ -96,7 +96,14 @@ def assemble(ptx: str, architecture: tuple[int, int], ptxas: str) -> tuple[int, 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.ptx")
         source.write_text(ptx)
-        command = [ptxas, "-v", f"-arch=sm_{architecture[0]}{architecture[1]}", str(source), "-o", f"{folder}/out"]
+        command = [
+            ptxas,
+            "-v",
+            f"-arch=sm_{architecture[0]}{architecture[1]}",
+            str(source),
+            "-o",
+            f"{folder}/out",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise DeviceError(f"ptxas refused a kernel: {done.stderr.strip()}")

@@ -186,9 +186,7 @@ def cuda_loop(body: Callable[..., None]) -> Callable[..., None]:
     return _loop(source, body, cuda.jit(device=True)(rebound), {"cuda": cuda})
 
 
-def _loop(
-    source: str, body: Callable[..., None], compiled: Any, names: dict[str, Any]
-) -> Callable[..., None]:
+def _loop(source: str, body: Callable[..., None], compiled: Any, names: dict[str, Any]) -> Callable[..., None]:
     """Write a loop over ``body`` that bears the body's own file, line and name.
 
     Numba keeps compiled code on disk by those three and the bytecode; a closure would never be found again

@@ -155,9 +155,7 @@ class Program(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.calls: list[
-            tuple[Any, tuple[int, ...]]
-        ] = []  # a submodule's name or a function, and what it reads
+        self.calls: list[tuple[Any, tuple[int, ...]]] = []  # a submodule's name or a function, and what it reads
         values = [torch.zeros(1, *architecture.input_shape)]
         for number, one in enumerate(architecture.steps, 1):
             share = dict(one.params).get("share")
@@ -165,9 +163,7 @@ class Program(nn.Module):
             name = f"{one.op}{number}"
             if share is None and isinstance(made, nn.Module):
                 self.add_module(name, made)
-            self.calls.append(
-                (self.calls[share - 1][0] if share else name if one.op in MODULES else made, one.args)
-            )
+            self.calls.append((self.calls[share - 1][0] if share else name if one.op in MODULES else made, one.args))
             values.append(made(*[values[a] for a in one.args]))
         self.eval()
 
@@ -341,8 +337,7 @@ class _Sketch:
 
         def fits(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
             meet = [
-                i == free or p == q or (broadcast and 1 in (p, q))
-                for i, (p, q) in enumerate(zip(a, b, strict=False))
+                i == free or p == q or (broadcast and 1 in (p, q)) for i, (p, q) in enumerate(zip(a, b, strict=False))
             ]
             return len(a) == len(b) and all(meet)
 
@@ -552,7 +547,5 @@ _FIELDS: dict[str, dict[str, Any]] = {
 }
 NAMED: dict[str, Architecture] = {
     name: network(literal_eval(shape), program, **_FIELDS.get(name, {}))
-    for name, shape, program in (
-        line.split(" | ") for line in _TABLE.replace("\n    ", " ").splitlines() if line
-    )
+    for name, shape, program in (line.split(" | ") for line in _TABLE.replace("\n    ", " ").splitlines() if line)
 }

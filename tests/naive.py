@@ -102,9 +102,7 @@ def moved(operation: Callable[..., Tensor], arrays: list[Sets]) -> Sets:
         numbers.append(torch.arange(array.size, dtype=torch.float64).reshape(1, *array.shape) + len(known))
         known += array.reshape(-1).tolist()
     out = operation(*numbers)[0]
-    return array_of(
-        [known[int(i)] if i == int(i) else NOTHING for i in out.reshape(-1).tolist()], tuple(out.shape)
-    )
+    return array_of([known[int(i)] if i == int(i) else NOTHING for i in out.reshape(-1).tolist()], tuple(out.shape))
 
 
 def bare(layer: Any, mask: Tensor) -> Any:
@@ -122,9 +120,7 @@ class _Tracer:
         self.partitions: list[Partition] = []
         self.next_id = 0
         self.edges: defaultdict[tuple[int, int], float] = defaultdict(float)
-        self.same_as: dict[
-            int, int
-        ] = {}  # nodes of merged partitions: the earlier layer's -> the later layer's
+        self.same_as: dict[int, int] = {}  # nodes of merged partitions: the earlier layer's -> the later layer's
         self.reads = Counter(a for one in self.steps for a in one.args)
         self.reads[len(self.steps)] += 1  # the network's output is read too
 
@@ -201,16 +197,9 @@ class _Tracer:
             operands, reads = [values[a] for a in one.args], [self.reads[a] for a in one.args]
             operation, first = self.model.operation(number), operands[0]
             onward = first.fresh if reads[0] == 1 else None
-            if (
-                one.op in PARAMETRIC
-                and ring is not None
-                and one.args == (0,)
-                and (pads := zero_padding(operation))
-            ):
+            if one.op in PARAMETRIC and ring is not None and one.args == (0,) and (pads := zero_padding(operation)):
                 h, w = padded.shape[1:]
-                seen = padded[
-                    :, ring[2] - pads[2] : h - ring[3] + pads[3], ring[0] - pads[0] : w - ring[1] + pads[1]
-                ]
+                seen = padded[:, ring[2] - pads[2] : h - ring[3] + pads[3], ring[0] - pads[0] : w - ring[1] + pads[1]]
                 values.append(self.layer(number, unpadded(operation), seen))
             elif one.op in PARAMETRIC:
                 values.append(self.layer(number, operation, first.sets))
@@ -274,9 +263,7 @@ def naive_graph(
         tracer = _Tracer(architecture, architecture.masks() if masks is None else masks, shortcuts)
         ring = None
         if input_padding_nodes and len(architecture.input_shape) == 3:
-            reading = [
-                tracer.model.operation(n) for n, one in enumerate(architecture.steps, 1) if one.args == (0,)
-            ]
+            reading = [tracer.model.operation(n) for n, one in enumerate(architecture.steps, 1) if one.args == (0,)]
             ring = tuple(map(max, zip((0, 0, 0, 0), *filter(None, map(zero_padding, reading)), strict=True)))
         return tracer.run(architecture.input_shape, ring)
 

@@ -21,11 +21,11 @@ import topognn
 from topognn.cli import main as cli
 from topognn.cli import measuring
 from topognn.cli.display import format_number
-from topognn.errors import DeviceError, GraphMemoryError, UnsupportedOperation
-from topognn.masks import prunable_weights
 from topognn.cli.measuring import needs_data, pick_device
 from topognn.cli.sources import ArgumentError, find_source, parse_shape
 from topognn.cli.weights import load_weights
+from topognn.errors import DeviceError, GraphMemoryError, UnsupportedOperation
+from topognn.masks import prunable_weights
 
 NET = '''
 """A small network in a file."""
@@ -111,9 +111,7 @@ def test_json_holds_what_the_library_computes() -> None:
     values = topognn.topometrics(graph)
     assert found["raw"] == pytest.approx(values.to_dict(), rel=1e-12)
     assert found["normalized"] == pytest.approx(values.normalized(), rel=1e-12)
-    assert found["layers"] == [
-        {**row._asdict(), "shape": list(row.shape)} for row in topognn.layer_table(graph)
-    ]
+    assert found["layers"] == [{**row._asdict(), "shape": list(row.shape)} for row in topognn.layer_table(graph)]
     assert sum(layer["edges"] for layer in found["layers"]) == found["raw"]["edges"]
     assert found["kept_weights"] == sum(int(mask.sum()) for mask in masks.values())
     assert found["sparsity"] == pytest.approx(0.95, abs=1e-5)
@@ -252,9 +250,7 @@ def test_checkpoints_of_other_models_are_refused(net: str, tmp_path: Path) -> No
     line = fail("report", net, "--input", "1x6x6", "--checkpoint", tmp_path / "net.pt")
     assert "lacks '3.bias' and has 'head.weight'" in line
     torch.save({**state, "3.bias": torch.ones(5)}, tmp_path / "net.pt")
-    with pytest.raises(
-        topognn.CheckpointError, match=r"'3.bias' in .* has shape \(5,\), in the model \(3,\)"
-    ):
+    with pytest.raises(topognn.CheckpointError, match=r"'3.bias' in .* has shape \(5,\), in the model \(3,\)"):
         load_weights(model, tmp_path / "net.pt")
     torch.save([torch.ones(2)], tmp_path / "net.pt")
     with pytest.raises(topognn.CheckpointError, match="is a list without names"):
@@ -372,9 +368,7 @@ def test_an_interrupt_has_code_130_and_no_traceback(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("suffix", ["json", "csv"])
-def test_files_are_whole_or_as_before(
-    suffix: str, net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_whole_or_as_before(suffix: str, net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / f"out.{suffix}"
     out.write_text("before")
     args = ("report", net, "--input", "1x6x6", f"--{suffix}", out)

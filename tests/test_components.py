@@ -52,9 +52,7 @@ def check(n: int, edges: Edges, labels: list[int], dtype: torch.dtype = torch.in
     assert found.sizes.tolist() == sizes.tolist()
     assert int(found.count) == int(components(graph)) == len(set(labels))
     assert int(largest_component(graph)) == max(sizes, default=0)
-    assert float(mean_component(graph)) == pytest.approx(
-        n / len(set(labels)) if n else float("nan"), nan_ok=True
-    )
+    assert float(mean_component(graph)) == pytest.approx(n / len(set(labels)) if n else float("nan"), nan_ok=True)
     giant = int(sizes.argmax()) if n else -1
     assert find_outside_giant(graph).tolist() == [label != giant for label in labels]
 

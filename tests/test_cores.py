@@ -16,8 +16,15 @@ import topognn
 from tests.plain_graphs import NAMED, Edges, clique, cycle, grid, path, random_graphs, shuffled, star
 from tests.test_components import graph_of
 from tests.test_golden import load
+from topognn.metrics import cores
 from topognn.metrics.cores import core_numbers, k_core
 from topognn.plain import from_edge_index
+
+
+@pytest.fixture(params=["alone", "together"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test with the serial kernel and with the one for many workers."""
+    monkeypatch.setattr(cores, "_ALONE_BELOW", 100 if request.param == "alone" else 0)
 
 
 def naive_cores(n: int, edges: Edges) -> list[int]:

@@ -101,9 +101,7 @@ def test_colours_tell_the_kinds(graph: MultipartiteGraph) -> None:
     found = zip(find_sinks(graph), find_sources(graph), find_disconnected(graph), strict=True)
     kinds = [sink + 2 * source + 3 * alone for sink, source, alone in (map(int, kind) for kind in found)]
     assert words == [KINDS[kind][0] for kind in kinds]
-    legend = [
-        circle.get("fill", "") for circle in root.iter(f"{SVG}circle") if circle.get("class") == "legend"
-    ]
+    legend = [circle.get("fill", "") for circle in root.iter(f"{SVG}circle") if circle.get("class") == "legend"]
     assert {FILLS[fill] for fill in legend} == set(words) and len(legend) == len(set(words))
 
 
@@ -171,9 +169,7 @@ def test_edges_that_skip_a_column_pass_below_it() -> None:
     assert len(set(lanes.values())) == len(lanes)
 
 
-@pytest.mark.parametrize(
-    "shape", [(1,), (40,), (3, 7), (1, 1), (5, 4, 4), (2, 3, 1), (9, 1, 1), (2, 2, 2, 3)]
-)
+@pytest.mark.parametrize("shape", [(1,), (40,), (3, 7), (1, 1), (5, 4, 4), (2, 3, 1), (9, 1, 1), (2, 2, 2, 3)])
 def test_partitions_of_every_shape_have_a_place_a_node(shape: tuple[int, ...]) -> None:
     part = Partition("x", shape, 5)
     column = arrange(part)
@@ -211,9 +207,7 @@ def test_odd_names_are_escaped() -> None:
     assert "<a> & 'b'" in [text.text for text in parse(svg).iter(f"{SVG}text")]
 
 
-def test_files_hold_the_same_and_are_whole_or_as_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_hold_the_same_and_are_whole_or_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = topognn.example_graph()
     path = tmp_path / "graph.svg"
     svg = draw(graph, path)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numba
 import pytest
 import torch
-
-import topognn
 from topognn.kernels import check, launch
 from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_max, atomic_min
+
+import topognn
 
 in_simulator = pytest.mark.skipif(numba.config.ENABLE_CUDASIM, reason="the simulator replaces the compiler")
 
@@ -31,9 +31,7 @@ def contend_add(i, lane, width, sums):  # type: ignore[no-untyped-def]
     atomic_add(sums, i % sums.size, 0.5)
 
 
-CONTEND = {
-    dtype: launch.Kernel(contend, (", ".join([f"{dtype}[::1]"] * 5),)) for dtype in ("int32", "int64")
-}
+CONTEND = {dtype: launch.Kernel(contend, (", ".join([f"{dtype}[::1]"] * 5),)) for dtype in ("int32", "int64")}
 CONTEND_ADD = {dtype: launch.Kernel(contend_add, (f"{dtype}[::1]",)) for dtype in ("float32", "float64")}
 
 

@@ -133,9 +133,7 @@ def test_weights_not_named_and_none_are_dense() -> None:
     masks = get_masks(Net(), {"conv1.weight": TRUTH["conv1.weight"], "block.0": None})
     assert torch.equal(masks["conv1.weight"], TRUTH["conv1.weight"])
     assert masks["block.0.weight"].all() and masks["block.1.weight"].all()
-    assert_truth(
-        get_masks(Net(), [None, *list(TRUTH.values())[1:]]), TRUTH | {NAMES[0]: torch.ones(4, 2, 3, 3) > 0}
-    )
+    assert_truth(get_masks(Net(), [None, *list(TRUTH.values())[1:]]), TRUTH | {NAMES[0]: torch.ones(4, 2, 3, 3) > 0})
 
 
 def test_dense_network_warns_and_sparse_does_not(tmp_path: Path) -> None:

@@ -109,9 +109,7 @@ def test_mobilenet_is_depthwise() -> None:
 
 
 def test_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(
-        UnknownNameError, match=r"unknown model 'resnet-20'.*'resnet20'.*Known: conv6, mobilenet"
-    ):
+    with pytest.raises(UnknownNameError, match=r"unknown model 'resnet-20'.*'resnet20'.*Known: conv6, mobilenet"):
         get_model("resnet-20")
 
 

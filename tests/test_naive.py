@@ -79,9 +79,7 @@ def test_conv_plus_identity() -> None:
 
 
 def test_two_convs_are_one_partition_numbered_as_the_later() -> None:
-    net = dense(
-        (1, 1, 2), "conv2d 0 out=1; flip 1 dims=(3,); conv2d 0 out=1; add 2 3; flatten 4; linear 5 out=1"
-    )
+    net = dense((1, 1, 2), "conv2d 0 out=1; flip 1 dims=(3,); conv2d 0 out=1; add 2 3; flatten 4; linear 5 out=1")
     (w,), (x,), (p, q) = (weights(net, layer) for layer in ("conv2d1", "conv2d3", "linear6"))
     graph = naive_graph(net)
     assert graph.names == ["input", "conv2d1+conv2d3", "linear6"]
@@ -116,9 +114,7 @@ def test_two_pooled_convs_are_not_merged() -> None:
 
 
 def test_pooled_conv_plus_identity() -> None:
-    net = dense(
-        (1, 1, 2), "conv2d 0 out=1; mean 1 dims=(3,) keepdim=True; narrow 0 dim=3 start=1 length=1; add 2 3"
-    )
+    net = dense((1, 1, 2), "conv2d 0 out=1; mean 1 dims=(3,) keepdim=True; narrow 0 dim=3 start=1 length=1; add 2 3")
     (w,) = weights(net, "conv2d1")
     same(naive_graph(net, shortcuts="all"), {(0, 2): w, (1, 3): w + 1, (1, 2): 1.0})
 
@@ -152,9 +148,7 @@ def test_input_padding_nodes() -> None:
 
 
 def test_metrics() -> None:
-    graph = NaiveGraph(
-        ["input", "a", "b"], [(2,), (3,), (1,)], {(0, 2): 1.0, (0, 3): 2.0, (3, 5): 4.0}, frozenset({5})
-    )
+    graph = NaiveGraph(["input", "a", "b"], [(2,), (3,), (1,)], {(0, 2): 1.0, (0, 3): 2.0, (3, 5): 4.0}, frozenset({5}))
     graph.edges[4, 5] = 0.5
     found = naive_metrics(graph)
     assert found["sink_nodes"] == 1 and found["removable_out_edges"] == 1  # node 2
@@ -198,13 +192,10 @@ def check_against_a_forward_pass(architecture: Architecture) -> None:
         assert sum(found) == pytest.approx(layer(ones).sum().item())
         layer.weight = nn.Parameter((weight > 0).double())
         count = layer(ones).sum().item()
-        assert (
-            len(found) == count if getattr(layer, "padding_mode", "zeros") == "zeros" else len(found) <= count
-        )
+        assert len(found) == count if getattr(layer, "padding_mode", "zeros") == "zeros" else len(found) <= count
         SEEN["layers"] += 1
     kinds = [
-        "merged" if "+" in name else "sum" if name.rstrip("0123456789") in ADDS else "layer"
-        for name in graph.names
+        "merged" if "+" in name else "sum" if name.rstrip("0123456789") in ADDS else "layer" for name in graph.names
     ]
     SEEN.update(set(kinds))
     SEEN.update({one.op for one in architecture.steps})

@@ -10,12 +10,12 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+from topognn.kernels import host
 from torch import nn
 
 import topognn
 from tests.architectures import NAMED
 from tests.conftest import edges_of
-from topognn.kernels import host
 
 SOME = ["residual projection", "overlapping pool before conv", "tokens", "permuted sum", "all pruned"]
 
@@ -30,7 +30,7 @@ def test_values_are_read_once_and_late() -> None:
     before = host.count_syncs()
     values = topognn.topometrics(graph)
     assert host.count_syncs() == before
-    assert values["nodes"] == 15
+    assert values["nodes"] == 19
     assert host.count_syncs() == before
     assert dict(values)["sink_nodes"] == values["sink_nodes"]
     assert host.count_syncs() == before + 1
@@ -45,7 +45,8 @@ def test_mapping() -> None:
 
 
 def test_normalized_values_divide_as_published() -> None:
-    values = topognn.topometrics(topognn.example_graph())
+    names = "sink_nodes source_nodes disconnected_nodes removable_out_edges removable_in_edges one_hop two_hop strength"
+    values = topognn.topometrics(topognn.example_graph(), names.split())
     n, m = values["nodes"], values["edges"]
     assert values.normalized() == {
         "sink_nodes": values["sink_nodes"] / n,
@@ -56,12 +57,7 @@ def test_normalized_values_divide_as_published() -> None:
         "1-hop_nei": values["one_hop"] / m,
         "2-hop_nei": values["two_hop"] / m,
         "avg_node_strength": values["strength"] / m,
-    } | {k: v for k, v in values.normalized().items() if topognn_columns_beyond(k)}
-
-
-def topognn_columns_beyond(column: str) -> bool:
-    first = "sink_nodes source_nodes disc_nodes r-out r-in 1-hop_nei 2-hop_nei avg_node_strength".split()
-    return column not in first
+    }
 
 
 def test_json_and_frame() -> None:
@@ -82,8 +78,8 @@ def test_no_edges_to_divide_by() -> None:
 def test_layer_table() -> None:
     rows = topognn.layer_table(topognn.example_graph())
     assert [(r.layer, r.shape, r.kept, r.density, r.edges) for r in rows] == [
-        ("0", (1, 1, 2, 2), 2, 0.5, 8),
-        ("2", (2, 4), 3, 0.375, 3),
+        ("0", (2, 1, 2, 2), 2, 0.25, 8),
+        ("2", (2, 8), 5, 0.3125, 5),
     ]
 
 
@@ -92,7 +88,9 @@ def test_other_libraries_see_the_same_edges(name: str) -> None:
     graph = graph_of(name)
     want = edges_of(graph, "out")
     matrix = topognn.to_scipy(graph).tocoo()
-    assert dict(zip(zip(*map(np.ndarray.tolist, matrix.coords), strict=True), matrix.data.tolist(), strict=True)) == want
+    assert (
+        dict(zip(zip(*map(np.ndarray.tolist, matrix.coords), strict=True), matrix.data.tolist(), strict=True)) == want
+    )
     digraph = topognn.to_networkx(graph)
     assert {(u, v): w for u, v, w in digraph.edges(data="weight")} == want
     assert digraph.number_of_nodes() == graph.num_nodes

@@ -16,30 +16,42 @@ from typing import TYPE_CHECKING, Any
 
 from topognn.version import __version__
 
-if TYPE_CHECKING:
-    from topognn.drawing.svg import draw
-    from topognn.encoding.multipartite import encode
-    from topognn.errors import (
-        CheckpointError,
-        DeviceError,
-        GraphMemoryError,
-        MaskError,
-        SparsityError,
-        TopognnError,
-        TraceError,
-        UnknownNameError,
-        UnsupportedOperation,
-    )
-    from topognn.example import example_graph, example_model
-    from topognn.graph import MultipartiteGraph
-    from topognn.interop import to_cugraph, to_cupy, to_igraph, to_networkx, to_scipy, to_torch_sparse
-    from topognn.kernels.launch import get_num_threads, set_num_threads
-    from topognn.masks import get_masks, save_masks
-    from topognn.models import MODELS, get_model
-    from topognn.pruning import PRUNERS, apply_masks, prune
-    from topognn.report import METRICS, Topometrics, layer_table, topometrics
-    from topognn.tracing import trace
-    from topognn.tracing.layout import Layout
+if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
+    from topognn.drawing.svg import draw as draw
+    from topognn.encoding.multipartite import encode as encode
+    from topognn.errors import CheckpointError as CheckpointError
+    from topognn.errors import DeviceError as DeviceError
+    from topognn.errors import GraphMemoryError as GraphMemoryError
+    from topognn.errors import MaskError as MaskError
+    from topognn.errors import SparsityError as SparsityError
+    from topognn.errors import TopognnError as TopognnError
+    from topognn.errors import TraceError as TraceError
+    from topognn.errors import UnknownNameError as UnknownNameError
+    from topognn.errors import UnsupportedOperation as UnsupportedOperation
+    from topognn.example import example_graph as example_graph
+    from topognn.example import example_model as example_model
+    from topognn.graph import MultipartiteGraph as MultipartiteGraph
+    from topognn.interop import to_cugraph as to_cugraph
+    from topognn.interop import to_cupy as to_cupy
+    from topognn.interop import to_igraph as to_igraph
+    from topognn.interop import to_networkx as to_networkx
+    from topognn.interop import to_scipy as to_scipy
+    from topognn.interop import to_torch_sparse as to_torch_sparse
+    from topognn.kernels.launch import get_num_threads as get_num_threads
+    from topognn.kernels.launch import set_num_threads as set_num_threads
+    from topognn.masks import get_masks as get_masks
+    from topognn.masks import save_masks as save_masks
+    from topognn.models import MODELS as MODELS
+    from topognn.models import get_model as get_model
+    from topognn.pruning import PRUNERS as PRUNERS
+    from topognn.pruning import apply_masks as apply_masks
+    from topognn.pruning import prune as prune
+    from topognn.report import METRICS as METRICS
+    from topognn.report import Topometrics as Topometrics
+    from topognn.report import layer_table as layer_table
+    from topognn.report import topometrics as topometrics
+    from topognn.tracing import trace as trace
+    from topognn.tracing.layout import Layout as Layout
 
 # Where each public name is: imported when it is first used, so that `topognn --help` need not wait for torch.
 _HOMES = {
@@ -64,7 +76,7 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604 - all are strings
+__all__ = ["__version__", *_HOME_OF]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,9 @@ def to_scipy(graph: MultipartiteGraph) -> Any:
 
     Shares memory with a graph on the CPU.
 
+    >>> from topognn import example_graph
     >>> to_scipy(example_graph()).shape
-    (15, 15)
+    (19, 19)
     """
     import scipy.sparse
 
@@ -29,12 +30,13 @@ def to_scipy(graph: MultipartiteGraph) -> Any:
 def to_networkx(graph: MultipartiteGraph) -> Any:
     """Return a ``networkx.DiGraph`` with edge attribute ``weight`` and node attribute ``partition``.
 
+    >>> from topognn import example_graph
     >>> to_networkx(example_graph()).nodes[9]
     {'partition': '0'}
     """
     import networkx
 
-    out = networkx.DiGraph()
+    out: Any = networkx.DiGraph()
     for partition in graph.partitions:
         out.add_nodes_from(range(partition.offset, partition.end), partition=partition.name)
     matrix = to_scipy(graph).tocoo()
@@ -46,8 +48,9 @@ def to_networkx(graph: MultipartiteGraph) -> Any:
 def to_igraph(graph: MultipartiteGraph) -> Any:
     """Return a directed ``igraph.Graph`` with edge attribute ``weight`` and vertex attribute ``partition``.
 
+    >>> from topognn import example_graph
     >>> to_igraph(example_graph()).ecount()
-    11
+    13
     """
     import igraph
     import numpy as np
@@ -65,6 +68,7 @@ def to_torch_sparse(graph: MultipartiteGraph) -> torch.Tensor:
 
     Shares the graph's memory, but for the row pointers, which torch wants in the dtype of the indices.
 
+    >>> from topognn import example_graph
     >>> to_torch_sparse(example_graph()).layout
     torch.sparse_csr
     """

@@ -92,8 +92,9 @@ class Topometrics(Mapping[str, float]):
     def to_dict(self, prefix: str = "") -> dict[str, float]:
         """Return raw values by name, each name with ``prefix``, as loggers want them.
 
+        >>> from topognn import example_graph
         >>> topometrics(example_graph(), ["sink_nodes"]).to_dict(prefix="topo/")
-        {'topo/nodes': 15, 'topo/edges': 11, 'topo/sink_nodes': 1}
+        {'topo/nodes': 19, 'topo/edges': 13, 'topo/sink_nodes': 1}
         """
         return {prefix + name: self[name] for name in self}
 
@@ -135,8 +136,9 @@ def topometrics(graph: MultipartiteGraph, metrics: Iterable[str] | None = None) 
     Source:
         Cunegatti et al., TMLR 2024, section 4.1 and table 1.
 
+    >>> from topognn import example_graph
     >>> topometrics(example_graph(), ["sink_nodes", "strength"])["strength"]
-    1.4666666666666666
+    0.8947368421052632
     """
     names = list(METRICS if metrics is None else metrics)
     for name in names:
@@ -160,8 +162,9 @@ class LayerRow(NamedTuple):
 def layer_table(graph: MultipartiteGraph) -> list[LayerRow]:
     """Return one row a parametric layer: its weight's shape, kept weights, density, and edges (one host sync).
 
+    >>> from topognn import example_graph
     >>> layer_table(example_graph())[0]
-    LayerRow(layer='0', shape=(1, 1, 2, 2), kept=2, density=0.5, edges=8)
+    LayerRow(layer='0', shape=(2, 1, 2, 2), kept=2, density=0.25, edges=8)
     """
     layers = [(c, k) for c, k in zip(graph.connections, graph.kept, strict=True) if c.weight is not None]
     edges = read(torch.stack([sum_in(c, k.mask).sum() for c, k in layers]))

@@ -73,13 +73,15 @@ def load_graph(path: Path, device: str | torch.device) -> MultipartiteGraph:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file ({error}): save the graph again") from None
     if metadata.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is a safetensors file, but holds no topognn graph: use graph.save() to write one")
+        raise CheckpointError(
+            f"{path} is a safetensors file, but holds no topognn graph: use graph.save() to write one"
+        )
     header = json.loads(metadata["layout"])
     names = {field.name for field in dataclasses.fields(Connection)}
     connections, kept = [], []
     for number, plain in enumerate(header["connections"]):
-        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
-        own = {n: tensors[f"{number}.{n}"] for n in names if f"{number}.{n}" in tensors}
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+        own: dict[str, Any] = {n: tensors[f"{number}.{n}"] for n in names if f"{number}.{n}" in tensors}
         connections.append(Connection(**fields, **own))
         mask, magnitude = tensors[f"{number}.mask"], tensors[f"{number}.magnitude"]
         kept.append(KeptWeights(mask, magnitude, header["counts"][number]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from topognn.encoding.kept import KeptWeights
 from topognn.tracing.layout import Connection
 
 
@@ -18,8 +17,7 @@ def sum_in(connection: Connection, weights: Tensor) -> Tensor:
 
     ``weights`` is in the connection's kernel form: 0/1 for degrees, magnitudes for strengths.
     """
-    out, inner = connection.kernel[:2]
-    held = connection.multiplicity
+    inner, held = connection.kernel[1], connection.multiplicity
     if held is None:
         taps = weights.sum(1, dtype=torch.float64)
     elif held.shape[1] == 1:  # every element of a channel stands for as many nodes
@@ -33,7 +31,7 @@ def sum_in(connection: Connection, weights: Tensor) -> Tensor:
 
 def sum_out(connection: Connection, weights: Tensor) -> Tensor:
     """Return the sum of ``weights`` over the out-edges of each node from ``connection.source`` on; float64."""
-    out, inner, height, width = connection.kernel
+    _, inner, height, width = connection.kernel
     taps = weights.view(connection.groups, -1, inner, height, width).sum(1, dtype=torch.float64).flatten(0, 1)
     spread = _spread(taps, connection.target_y >= 0, connection.target_x >= 0)
     elements = _flatten(spread, connection.place_stride)

@@ -17,6 +17,7 @@ from topognn.masks import Masks, check_masks, get_masks, prunable_weights
 from topognn.tracing import trace
 from topognn.tracing.layout import Layout, Weights
 
+
 def encode(
     model: nn.Module | Layout,
     input_shape: Sequence[int] | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -64,8 +65,8 @@ def build_rows(
     if direction != "in":
         for number in sorted(order, key=lambda n: layout.connections[n].target):
             _fill_out(layout.connections[number], kept[number], cursor, rows)
-    unsorted, repeated = find_mixed(layout, direction)
-    return _tidy(layout, rows, unsorted, repeated) if unsorted else rows
+    unsorted = find_unsorted(layout, direction)
+    return _tidy(layout, rows, unsorted) if unsorted else rows
 
 
 def _fill_in(connection: Connection, kept: KeptWeights, cursor: Tensor, rows: Rows) -> None:
@@ -74,7 +75,12 @@ def _fill_in(connection: Connection, kept: KeptWeights, cursor: Tensor, rows: Ro
         c.num_targets,
         *(c.kernel[0], c.target_channel_stride, c.positions[0] * c.positions[1]),
         *(c.target_place_stride, c.positions[1], c.source_y, c.source_x, *taps),
-        *(c.source, _or_empty(c.support, rows.indices, 2), c.target_first, _or_empty(c.target_map, rows.indices)),
+        *(
+            c.source,
+            _or_empty(c.support, rows.indices, 2),
+            c.target_first,
+            _or_empty(c.target_map, rows.indices),
+        ),
         *(cursor, rows.indices, rows.weights),
         work=kept.count / c.kernel[0],
     )
@@ -100,25 +106,23 @@ def _or_empty(tensor: Tensor | None, like: Tensor, dims: int = 1) -> Tensor:
     return tensor.to(like.dtype)
 
 
-def find_mixed(layout: Layout, direction: Direction) -> tuple[list[int], bool]:
-    """Return the partitions whose rows do not come out sorted, and whether parallel edges are possible there."""
+def find_unsorted(layout: Layout, direction: Direction) -> list[int]:
+    """Return the partitions whose rows do not come out sorted when they are filled connection by connection."""
     unsorted: set[int] = set()
-    repeated = False
-    connections = layout.connections
     for number in range(len(layout.partitions)):
-        entering = sorted((c for c in connections if c.target == number), key=lambda c: c.sources)
-        leaving = sorted((c for c in connections if number in c.sources), key=lambda c: c.target)
+        entering = sorted((c for c in layout.connections if c.target == number and c.sources), key=lambda c: c.sources)
+        leaving = sorted((c for c in layout.connections if number in c.sources), key=lambda c: c.target)
         if direction != "out":
-            overlap = any(max(a.sources) >= min(b.sources) for a, b in zip(entering, entering[1:], strict=False) if a.sources and b.sources)
-            if overlap or not all(c.ascends_in for c in entering):
+            mixed = any(max(a.sources) >= min(b.sources) for a, b in pairwise(entering))
+            if mixed or not all(c.ascends_in for c in entering):
                 unsorted.add(number)
         if direction != "in":
-            overlap = any(a.target == b.target for a, b in zip(leaving, leaving[1:], strict=False))
-            if overlap or not all(c.ascends_out for c in leaving):
+            mixed = any(a.target == b.target for a, b in pairwise(leaving))
+            if mixed or not all(c.ascends_out for c in leaving):
                 unsorted.add(number)
-        if direction == "both" and any(s >= number for c in entering for s in c.sources):
+        if direction == "both" and any(s >= number for c in entering for s in c.sources):  # an edge to a lower id
             unsorted.update((number, *(s for c in entering for s in c.sources)))
-    return sorted(unsorted), repeats(layout)
+    return sorted(unsorted)
 
 
 def repeats(layout: Layout) -> bool:
@@ -131,14 +135,14 @@ def repeats(layout: Layout) -> bool:
     return False
 
 
-def _tidy(layout: Layout, rows: Rows, unsorted: Sequence[int], repeated: bool) -> Rows:
+def _tidy(layout: Layout, rows: Rows, unsorted: Sequence[int]) -> Rows:
     """Sort the rows of some partitions and, where parallel edges are possible, combine them."""
     distinct = rows.indptr.diff()
     work = rows.num_entries / layout.num_nodes
     for number in unsorted:
         part = layout.partitions[number]
         sort_row.launch(part.size, part.offset, rows.indptr, rows.indices, rows.weights, distinct, work=work)
-    if not repeated:
+    if not repeats(layout):
         return rows
     indptr = scan(distinct)
     (num_entries,) = read(indptr[-1:])

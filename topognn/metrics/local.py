@@ -30,6 +30,7 @@ def find_disconnected(graph: MultipartiteGraph) -> Tensor:
 def sink_nodes(graph: MultipartiteGraph) -> Tensor:
     """Return the number of nodes outside the output partitions that have in-edges but no out-edges; int64 scalar.
 
+    >>> from topognn import example_graph
     >>> sink_nodes(example_graph())
     tensor(1)
     """
@@ -39,6 +40,7 @@ def sink_nodes(graph: MultipartiteGraph) -> Tensor:
 def source_nodes(graph: MultipartiteGraph) -> Tensor:
     """Return the number of nodes outside the input partition that have out-edges but no in-edges; int64 scalar.
 
+    >>> from topognn import example_graph
     >>> source_nodes(example_graph())
     tensor(1)
     """
@@ -48,8 +50,9 @@ def source_nodes(graph: MultipartiteGraph) -> Tensor:
 def disconnected_nodes(graph: MultipartiteGraph) -> Tensor:
     """Return the number of nodes without any edge; int64 scalar.
 
+    >>> from topognn import example_graph
     >>> disconnected_nodes(example_graph())
-    tensor(1)
+    tensor(5)
     """
     return find_disconnected(graph).sum()
 
@@ -57,6 +60,7 @@ def disconnected_nodes(graph: MultipartiteGraph) -> Tensor:
 def removable_out_edges(graph: MultipartiteGraph) -> Tensor:
     """Return the number of edges into sinks: they lead to a node that leads nowhere; int64 scalar.
 
+    >>> from topognn import example_graph
     >>> removable_out_edges(example_graph())
     tensor(2)
     """
@@ -66,6 +70,7 @@ def removable_out_edges(graph: MultipartiteGraph) -> Tensor:
 def removable_in_edges(graph: MultipartiteGraph) -> Tensor:
     """Return the number of edges out of sources: they come from a node that is always zero; int64 scalar.
 
+    >>> from topognn import example_graph
     >>> removable_in_edges(example_graph())
     tensor(1)
     """

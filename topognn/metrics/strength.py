@@ -20,7 +20,8 @@ def strength(graph: MultipartiteGraph) -> Tensor:
 
     Builds no matrix: weights are summed over connections.
 
+    >>> from topognn import example_graph
     >>> strength(example_graph())
-    tensor(1.0909, dtype=torch.float64)
+    tensor(0.8947, dtype=torch.float64)
     """
     return 2 * graph.in_strengths.sum() / graph.num_nodes

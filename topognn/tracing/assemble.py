@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from topognn.errors import TraceError
+from topognn.tracing.draft import LayerUse, Shortcut
 from topognn.tracing.layout import Connection, Layout, Partition, Weights
 from topognn.tracing.operations import window_table
-from topognn.tracing.propagate import LayerUse, Propagation, Shortcut
+from topognn.tracing.propagate import Propagation
 
 
 def assemble(walk: Propagation, weights: Weights) -> Layout:
     """Return the layout of a finished walk. Merged blocks stand where the later one stood."""
     if not any(isinstance(use, LayerUse) for use in walk.uses):
         raise TraceError("the model has no convolution or linear layer that its input reaches: no graph")
-    final = torch.empty(walk.blocks[-1].first + math.prod(walk.blocks[-1].shape), dtype=torch.int64)
+    final = torch.full((walk.blocks[-1].first + math.prod(walk.blocks[-1].shape) + 1,), -1)
     partitions: list[Partition] = []
     for block in walk.blocks:
         if block.merged is not None:
@@ -31,10 +33,16 @@ def assemble(walk: Propagation, weights: Weights) -> Layout:
     bounds = torch.tensor([p.offset for p in partitions[1:]], dtype=torch.int64)
 
     def finish(ids: Tensor) -> Tensor:
-        return torch.where(ids >= 0, final[ids.clamp(min=0)], -1)
+        return final[ids]  # the last entry is -1, which is where -1 points
 
     def owners(ids: Tensor) -> tuple[int, ...]:
-        return tuple(torch.unique(torch.bucketize(ids[ids >= 0], bounds, right=True)).tolist())
+        real = ids if int(ids.min()) >= 0 else ids[ids >= 0]
+        if real.numel() == 0:
+            return ()
+        first, last = torch.bucketize(torch.stack([real.min(), real.max()]), bounds, right=True).tolist()
+        if first == last:  # as nearly everywhere
+            return (first,)
+        return tuple(torch.bincount(torch.bucketize(real, bounds, right=True)).nonzero().flatten().tolist())
 
     connections = []
     for use in walk.uses:
@@ -62,9 +70,9 @@ def _layer(
         positions = input_positions = (1, math.prod(use.output_shape) // out)
         kernel = (out, in_group, 1, 1)
     else:
-        positions = (1, *use.output_shape[1:])[-2:]
-        input_positions = (1, *ids.shape[3 if ids.dim() - 1 == len(use.weight_shape) else 2 :])[-2:]
-        kernel = (out, in_group, *(1, *use.weight_shape[2:])[-2:])
+        positions = _last_two(use.output_shape[1:])
+        input_positions = _last_two(ids.shape[3 if ids.dim() - 1 == len(use.weight_shape) else 2 :])
+        kernel = (out, in_group, *_last_two(use.weight_shape[2:]))
     return _connection(
         layer=use.layer,
         weight=use.weight,
@@ -85,9 +93,7 @@ def _layer(
     )
 
 
-def _shortcut(
-    use: Shortcut, ids: Tensor, target: int, partition: Partition, sources: tuple[int, ...]
-) -> Connection:
+def _shortcut(use: Shortcut, ids: Tensor, target: int, partition: Partition, sources: tuple[int, ...]) -> Connection:
     one = (1, 1)
     places = (1, partition.size)
     return _connection(
@@ -142,7 +148,10 @@ def _connection(
     is_single = ids.shape[0] == 1
     held_once = bool((holders_indptr.diff() <= 1).all())
     repeats = not held_once
-    if repeats and kernel[2:] == (1, 1):  # each output reads one position: repeats matter within a position only
+    if repeats and kernel[2:] == (
+        1,
+        1,
+    ):  # each output reads one position: repeats matter within a position only
         repeats = _repeats_at_a_position(ids, channels, channels_last, groups)
     return Connection(
         layer=layer,
@@ -177,6 +186,12 @@ def _connection(
     )
 
 
+def _last_two(sizes: Sequence[int]) -> tuple[int, int]:
+    """Return ``(height, width)``; one-dimensional tensors have height 1."""
+    height, width = (1, *sizes)[-2:]
+    return height, width
+
+
 def _scaled(table: Tensor, step: int) -> Tensor:
     return torch.where(table >= 0, table * step, -1).contiguous()
 
@@ -195,7 +210,7 @@ def _ascends(support: Tensor) -> bool:
 
 
 def _describe(ids: Tensor) -> tuple[int, Tensor | None, Tensor, Tensor]:
-    """Return (first node, support, holders' pointers, holders); support is None where element ``e`` is ``first + e``."""
+    """Return (first node, support or None where element ``e`` is node ``first + e``, holders' pointers, holders)."""
     first = int(ids[0, 0])
     if ids.shape[0] == 1 and first >= 0 and torch.equal(ids[0], torch.arange(first, first + ids.shape[1])):
         return first, None, torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
@@ -221,7 +236,9 @@ def _repeats_at_a_position(ids: Tensor, channels: int, channels_last: bool, grou
     at = ids.view(shape)
     if channels_last:
         at = at.transpose(1, 2)
-    at = at.unflatten(1, (groups, -1)).permute(1, 3, 0, 2).flatten(2)  # (groups, positions, K * channels a group)
+    at = (
+        at.reshape(at.shape[0], groups, -1, at.shape[2]).permute(1, 3, 0, 2).flatten(2)
+    )  # (groups, positions, K * channels a group)
     at = at.sort(-1).values
     return bool(((at[..., 1:] == at[..., :-1]) & (at[..., 1:] >= 0)).any())
 

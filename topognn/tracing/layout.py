@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ class Connection:
 
     def to(self, device: torch.device) -> Connection:
         """Return this connection with its tensors on ``device``."""
-        tensors = {
+        tensors: dict[str, Any] = {
             field.name: value.to(device)
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
@@ -201,4 +201,6 @@ class Layout:
         return self._moved[device]
 
     def __repr__(self) -> str:
-        return f"Layout({len(self.partitions)} partitions, {len(self.connections)} connections, {self.num_nodes:,} nodes)"
+        return (
+            f"Layout({len(self.partitions)} partitions, {len(self.connections)} connections, {self.num_nodes:,} nodes)"
+        )

@@ -64,7 +64,10 @@ def move(target: Callable[..., Any], args: Any, kwargs: Any, depth: int) -> Any:
         given = args(k)
         try:
             layers.append(target(*given, **kwargs))
-        except (RuntimeError, NotImplementedError):  # some paddings know only floats, which hold ids below 2**53
+        except (
+            RuntimeError,
+            NotImplementedError,
+        ):  # some paddings know only floats, which hold ids below 2**53
             given = torch.utils._pytree.tree_map_only(Tensor, _as_double, given)
             layers.append(torch.utils._pytree.tree_map_only(Tensor, Tensor.long, target(*given, **kwargs)))
     if isinstance(layers[0], Tensor):
@@ -89,9 +92,7 @@ def pool(name: str, ids: Tensor, output: Sequence[int], args: Sequence[Any]) -> 
     """
     axes = int(name[name.index("pool") + 4])
     if "adaptive" in name:
-        windows = [
-            _adaptive(size, out) for size, out in zip(ids.shape[-axes:], output[-axes:], strict=True)
-        ]
+        windows = [_adaptive(size, out) for size, out in zip(ids.shape[-axes:], output[-axes:], strict=True)]
     else:
         kernel = _per_axis(args[0], axes)
         stride = _per_axis(args[1] if len(args) > 1 and args[1] else args[0], axes)
@@ -143,7 +144,7 @@ def gather_windows(ids: Tensor, windows: Sequence[Tensor]) -> Tensor:
         out, kernel = window.shape
         padded = torch.cat([ids, ids.new_full((*ids.shape[:axis], 1, *ids.shape[axis + 1 :]), -1)], axis)
         taken = padded.index_select(axis, window.flatten() % (ids.shape[axis] + 1))  # -1 -> the padding
-        taken = taken.unflatten(axis, (out, kernel)).movedim(axis + 1, 1)
+        taken = taken.reshape(*ids.shape[:axis], out, kernel, *ids.shape[axis + 1 :]).movedim(axis + 1, 1)
         ids = taken.flatten(0, 1)
     return ids
 

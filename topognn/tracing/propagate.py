@@ -8,9 +8,8 @@ turn out to be one (residual sums), so the final numbering is made afterwards, i
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,52 +19,8 @@ from torch.utils._pytree import tree_leaves
 from topognn.errors import TraceError, UnsupportedOperation
 from topognn.tracing import operations
 from topognn.tracing.capture import Captured, Expressions, name_of
-
-
-class Value(NamedTuple):
-    """A tensor in flight: ids ``(K, *shape)``, and the block whose fresh output it is (None: not fresh).
-
-    Fresh: reached from one layer's output, or from a sum that ends in one, through transparent operations
-    that nothing else reads.
-    """
-
-    ids: Tensor
-    fresh: int | None
-
-
-@dataclasses.dataclass
-class Block:
-    """A provisional partition. ``merged`` says which node of a later block each of its nodes became."""
-
-    name: str
-    shape: tuple[int, ...]
-    first: int
-    merged: Tensor | None = None
-
-
-class LayerUse(NamedTuple):
-    """A use of a layer's weights, before renumbering; ``ids`` is ``(K, *input shape)``."""
-
-    layer: str
-    weight: str
-    weight_shape: tuple[int, ...]
-    is_linear: bool
-    ids: Tensor
-    block: int
-    output_shape: tuple[int, ...]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-
-
-class Shortcut(NamedTuple):
-    """Edges of weight 1 from the nodes of each element of one tensor to those of another; same shape but K."""
-
-    name: str
-    ids: Tensor
-    target_ids: Tensor
-    block: int
+from topognn.tracing.draft import Block, LayerUse, Shortcut, Value
+from topognn.tracing.geometry import get_geometry, get_padding, shape_of
 
 
 class Propagation:
@@ -114,7 +69,7 @@ class Propagation:
             raise self._unsupported(node, "it combines two activations")
         ids = operands[0].ids
         if name in operations.POOLING:
-            pooled = Value(operations.pool(name, ids, _shape(node), node.args[1:]), fresh)
+            pooled = Value(operations.pool(name, ids, shape_of(node), node.args[1:]), fresh)
             return [pooled, pooled] if isinstance(node.meta["val"], tuple | list) else pooled
         if name in operations.REDUCING:
             rest = [*node.args[1:], *node.kwargs.values()]
@@ -122,7 +77,7 @@ class Propagation:
             keepdim = any(a is True for a in rest)
             return Value(operations.reduce(ids, dims, keepdim), fresh)
         if name in operations.TRANSPARENT or name in ("add", "sub", "mul", "div", "true_divide"):
-            value = Value(ids.expand(ids.shape[0], *_shape(node)), fresh)
+            value = Value(ids.expand(ids.shape[0], *shape_of(node)), fresh)
             return [value, value, value] if isinstance(node.meta["val"], tuple | list) else value
         raise self._unsupported(node)
 
@@ -130,27 +85,22 @@ class Propagation:
 
     def _enter_input(self, node: Node, ring: bool) -> None:
         """Open the input's block, with the ring of zero padding of the convolutions that read it if asked to."""
-        channels, *size = shape = _shape(node)[1:]
+        channels, *size = shape = shape_of(node)[1:]
         if not ring:
             self._values[node] = Value(self._new_block("input", shape)[None, None], None)
             return
-        pads = {n: self._padding(n) for n in node.users if name_of(n) == "conv2d" and n.args[0] is node}
+        pads = {n: get_padding(n) for n in node.users if name_of(n) == "conv2d" and n.args[0] is node}
         if len(size) != 2 or not pads:
-            raise TraceError("input_padding_nodes=True needs a two-dimensional convolution that reads the network's input")
+            raise TraceError(
+                "input_padding_nodes=True needs a two-dimensional convolution that reads the network's input"
+            )
         top, bottom, left, right = (max(sides) for sides in zip(*pads.values(), strict=True))
         height, width = size[0] + top + bottom, size[1] + left + right
         padded = self._new_block("input", (channels, height, width))[None, None]
         self._values[node] = Value(padded[..., top : top + size[0], left : left + size[1]], None)
-        for n, (t, b, l, r) in pads.items():
-            self._padded_input[n] = padded[..., top - t : height - bottom + b, left - l : width - right + r]
-
-    def _padding(self, node: Node) -> tuple[int, int, int, int]:
-        """Return a convolution's zero padding: top, bottom, left, right."""
-        _, (top, left), dilation, _ = self._geometry(node)
-        if len(node.args) <= 4 or node.args[4] != "same":
-            return top, top, left, left
-        reach = [d * (k - 1) for k, d in zip(_shape(node.args[1])[2:], dilation, strict=True)]
-        return top, reach[0] - top, left, reach[1] - left
+        for n, (above, below, before, after) in pads.items():
+            rows, columns = slice(top - above, height - bottom + below), slice(left - before, width - right + after)
+            self._padded_input[n] = padded[..., rows, columns]
 
     def _new_block(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Open a block and return its ids in the given shape."""
@@ -163,7 +113,8 @@ class Propagation:
         carriers = self._carriers(node)
         if len(carriers) != 1 or not _has_one_reader(carriers[0]):
             return None
-        return self._values[carriers[0]].fresh
+        fresh: int | None = self._values[carriers[0]].fresh
+        return fresh
 
     def _carriers(self, node: Node) -> list[Node]:
         """Return the operands that carry ids, one entry for each place where they stand."""
@@ -176,13 +127,13 @@ class Propagation:
             raise self._unsupported(node, "its weight is computed from the network's input")
         if name == "convolution" and node.args[6]:
             raise self._unsupported(node, "transposed convolution")
-        ids, output = self._values[node.args[0]].ids, _shape(node)
-        weight_shape = _shape(node.args[1])
+        ids, output = self._values[_node(node.args[0])].ids, shape_of(node)
+        weight_shape = shape_of(node.args[1])
         if len(weight_shape) not in (3, 4):
             raise self._unsupported(node, f"a convolution in {len(weight_shape) - 2} dimensions")
         if ids.dim() - 1 == len(weight_shape) and output[0] != 1:
             raise self._unsupported(node, f"a convolution over a batch of {output[0]} made from one input")
-        stride, padding, dilation, groups = self._geometry(node)
+        stride, padding, dilation, groups = get_geometry(node)
         if node in self._padded_input:
             ids, padding = self._padded_input[node], (0, 0)
         shape = output[1:] if ids.dim() - 1 == len(weight_shape) else output
@@ -194,38 +145,23 @@ class Propagation:
         self.uses.append(use)
         return Value(made.view(1, *output), use.block)
 
-    def _geometry(self, node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
-        """Return stride, leading padding and dilation as ``(y, x)``, and groups; 1-D kernels have height 1."""
-        args = [*node.args, *[None] * 9][3:9]
-        stride, padding, dilation = args[:3]
-        groups = args[5] if name_of(node) == "convolution" else args[3]
-        kernel = _shape(node.args[1])[2:]
-        steps = _pair(stride, 1, len(kernel))
-        spread = _pair(dilation, 1, len(kernel))
-        if isinstance(padding, str):  # "same" puts the smaller half before
-            size = (1, *kernel)[-2:]
-            total = [d * (k - 1) if padding == "same" else 0 for k, d in zip(size, spread, strict=True)]
-            return steps, (total[0] // 2, total[1] // 2), spread, groups or 1
-        return steps, _pair(padding, 0, len(kernel)), spread, groups or 1
-
     def _linear(self, node: Node) -> Value:
         if node.args[1] in self._values or node.args[0] not in self._values:
             raise self._unsupported(node, "its weight is computed from the network's input")
-        ids, output = self._values[node.args[0]].ids, _shape(node)
+        ids, output = self._values[_node(node.args[0])].ids, shape_of(node)
         layer, weight = self._names(node)
         shape = output[1:] if output[0] == 1 and len(output) > 1 else output
         made = self._new_block(layer, shape)
         one = (1, 1)
         use = LayerUse(
-            layer, weight, _shape(node.args[1]), True, ids, len(self.blocks) - 1, output, one, (0, 0), one, 1
+            layer, weight, shape_of(node.args[1]), True, ids, len(self.blocks) - 1, output, one, (0, 0), one, 1
         )
         self.uses.append(use)
         return Value(made.view(1, *output), use.block)
 
     def _names(self, node: Node) -> tuple[str, str]:
         """Return a layer's module path and its weight's name, and remember how the weight is computed."""
-        root, module = node.args[1], _module_path(node)
-        assert isinstance(root, Node)
+        root, module = _node(node.args[1]), _module_path(node)
         weight = self._weight_name(root) or f"{module}.weight"
         self.expressions.add(weight, root)
         owns_others = weight != f"{module}.weight" and weight.startswith(f"{module}.")
@@ -258,7 +194,8 @@ class Propagation:
         def given(k: int) -> Any:
             stacked = iter(layers)
             return torch.fx.map_arg(
-                tuple(args), lambda n: next(stacked)[k] if n in values else self.expressions.evaluate(n, constants)
+                tuple(args),
+                lambda n: next(stacked)[k] if n in values else self.expressions.evaluate(n, constants),
             )
 
         moved = operations.move(node.target, given, kwargs, layers[0].shape[0])  # type: ignore[arg-type]
@@ -267,17 +204,17 @@ class Propagation:
         return [Value(part, fresh if _has_one_reader(node) else None) for part in moved]
 
     def _product(self, node: Node) -> Value:
-        shape = _shape(node)
+        shape = shape_of(node)
         layers = [self._values[n].ids for n in self._carriers(node)]
         return Value(operations.unite(torch.cat([ids.expand(ids.shape[0], *shape) for ids in layers])), None)
 
     def _sum(self, node: Node) -> Value:
         """Apply the rules of residual sums (definitions, section 1)."""
-        shape = _shape(node)
+        shape = shape_of(node)
         carriers = self._carriers(node)
         operands = [self._values[n].ids.expand(-1, *shape) for n in carriers]
         fresh = [
-            self._values[n].fresh if _has_one_reader(n) and carriers.count(n) == 1 and _shape(n) == shape else None
+            self._values[n].fresh if _has_one_reader(n) and carriers.count(n) == 1 and shape_of(n) == shape else None
             for n in carriers
         ]
         whole = [f is not None and self._is_whole(ids, f) for ids, f in zip(operands, fresh, strict=True)]
@@ -302,7 +239,8 @@ class Propagation:
         first = self.blocks[block].first
         if ids.shape[0] != 1 or ids.numel() != size:
             return False
-        return torch.equal(ids.flatten().sort().values, torch.arange(first, first + size))
+        nodes, whole = ids.flatten(), torch.arange(first, first + size)
+        return torch.equal(nodes, whole) or torch.equal(nodes.sort().values, whole)
 
     def _merge(self, block: int, into: int, ids: Tensor, meets: Tensor) -> None:
         """Make each node of ``block`` the node of block ``into`` that it meets in a sum."""
@@ -314,10 +252,15 @@ class Propagation:
     def _unsupported(self, node: Node, why: str = "") -> UnsupportedOperation:
         where = _module_path(node) or "the model's own forward"
         return UnsupportedOperation(
-            f"operation {name_of(node)!r} in {where} has no graph meaning yet{': ' if why else ''}{why}. Supported: "
-            "conv1d/2d and linear layers, elementwise activations, normalisation, dropout, pooling, mean/sum, data "
-            "movement, sums and products of activations"
+            f"operation {name_of(node)!r} in {where} has no graph meaning yet{': ' if why else ''}{why}. "
+            "Supported: conv1d/2d and linear layers, elementwise activations, normalisation, dropout, pooling, "
+            "mean/sum, data movement, sums and products of activations"
         )
+
+
+def _node(argument: Any) -> Node:
+    assert isinstance(argument, Node)
+    return argument
 
 
 def _is_value(value: Any) -> bool:
@@ -338,22 +281,6 @@ def _function(node: Node) -> str:
     """Return which call of a function of ``torch.nn.functional`` a node is a step of; empty if of none."""
     call, kind = node.meta.get("torch_fn", ("", ""))
     return call if kind.startswith("function.") else ""
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    value = node.meta["val"]
-    if isinstance(value, tuple | list):
-        value = value[0]
-    return tuple(int(s) for s in value.shape)
-
-
-def _pair(value: Any, default: int, axes: int) -> tuple[int, int]:
-    """Return ``(y, x)`` from an int or a list; the y of a 1-D kernel is ``default``."""
-    if value is None:
-        return (default, default)
-    values = list(value) if isinstance(value, list | tuple) else [value]
-    values = values * axes if len(values) == 1 else values
-    return (default, values[0]) if axes == 1 else (values[0], values[1])
 
 
 def _module_path(node: Node) -> str:

@@ -1,0 +1,180 @@
+"""How fast a layout and masks become rows, against a memory copy of the same size and SciPy's COO -> CSR.
+
+    python benchmarks/encode.py [--out results.json]
+
+One process, two threads. Rows are checked first (CSR and CSC must be each other's transpose, and the number of
+edges that of the degrees), the first run of everything is warm-up, and the best of several is reported: the
+machine's noise only ever adds. Peak memory is measured in a process of its own for each graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+import torchvision
+from rich.console import Console
+from rich.table import Table
+
+import topognn
+
+THREADS = 2
+GRAPHS = {  # name: (model, sparsity of an ERK mask, runs)
+    "conv6 at 98 %": ("conv6", 0.98, 15),
+    "conv6 at 90 %": ("conv6", 0.9, 7),
+    "resnet20 at 95 %": ("resnet20", 0.95, 15),
+    "resnet20 dense": ("resnet20", 0.0, 3),
+    "mobilenet_v2 at 90 %": ("mobilenet_v2", 0.9, 5),
+    "conv6 at 50 %": ("conv6", 0.5, 3),
+    "wide_resnet28_2 dense": ("wide_resnet28_2", 0.0, 2),
+}
+
+
+def best(run: Callable[[], Any], runs: int) -> float:
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def prepare(model_name: str, sparsity: float) -> tuple[topognn.Layout, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    model = topognn.get_model(model_name)
+    masks = topognn.prune(model, "erk", sparsity)
+    return topognn.trace(model, (3, 32, 32)), masks
+
+
+def check(graph: topognn.MultipartiteGraph) -> None:
+    out, entering = graph.csr, graph.csc
+    shape = (graph.num_nodes, graph.num_nodes)
+    a = scipy.sparse.csr_array((out.weights.numpy(), out.indices.numpy(), out.indptr.numpy()), shape=shape)
+    b = scipy.sparse.csc_array((entering.weights.numpy(), entering.indices.numpy(), entering.indptr.numpy()), shape=shape)
+    assert a.has_canonical_format and b.has_canonical_format, "rows do not ascend"
+    turned = b.tocsr()
+    assert np.array_equal(a.indices, turned.indices) and np.array_equal(a.data, turned.data), "CSR and CSC differ"
+    assert a.nnz == graph.num_edges == int(graph.in_degrees.sum())
+
+
+def measure(name: str) -> dict[str, Any]:
+    model_name, sparsity, runs = GRAPHS[name]
+    layout, masks = prepare(model_name, sparsity)
+    graph = topognn.encode(layout, masks=masks)
+    if graph.num_edges < 60_000_000:
+        check(graph)
+    edges = graph.num_edges
+    row = {
+        "graph": name,
+        "edges": edges,
+        "csr": best(lambda: topognn.encode(layout, masks=masks).csr, runs),
+        "csr_and_csc": best(lambda: both(topognn.encode(layout, masks=masks)), runs),
+        "undirected": best(lambda: topognn.encode(layout, masks=masks).undirected, runs),
+    }
+    source = torch.ones(2 * edges, dtype=torch.float32)  # as many bytes as indices and weights together
+    row["copy"] = best(source.clone, max(runs, 5))
+    if edges < 60_000_000:
+        coo = topognn.to_scipy(graph).tocoo()
+        shuffled = np.random.default_rng(0).permutation(edges)
+        parts = (coo.data[shuffled], (coo.row[shuffled], coo.col[shuffled]))
+        row["scipy_coo_to_csr"] = best(lambda: scipy.sparse.coo_array(parts, shape=coo.shape).tocsr(), max(2, runs // 3))
+    return row
+
+
+def both(graph: topognn.MultipartiteGraph) -> None:
+    _ = graph.csr, graph.csc
+
+
+def peak(name: str) -> dict[str, float]:
+    """Run in a process of its own: the most memory that one CSR takes above what was there, in its own bytes."""
+    model_name, sparsity, _ = GRAPHS[name]
+    layout, masks = prepare(model_name, sparsity)
+    _ = topognn.encode(layout, masks={n: torch.zeros_like(m) for n, m in masks.items()}).csr  # kernels loaded
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is held now
+    before = high_water()
+    rows = topognn.encode(layout, masks=masks).csr
+    after = high_water()
+    own = sum(t.numel() * t.element_size() for t in (rows.indptr, rows.indices, rows.weights))
+    return {"csr_bytes": own, "peak_bytes": after - before}
+
+
+def high_water() -> int:
+    """Return the most memory that this process held, in bytes (Linux)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def trace_times() -> dict[str, float]:
+    models = {
+        "conv6 at 32": (topognn.get_model("conv6"), 32),
+        "resnet20 at 32": (topognn.get_model("resnet20"), 32),
+        "resnet50 at 224": (torchvision.models.resnet50(), 224),
+    }
+    topognn.trace(*topognn_example())
+    return {name: best(lambda m=m, s=s: topognn.trace(m, (3, s, s)), 3) for name, (m, s) in models.items()}
+
+
+def topognn_example() -> tuple[torch.nn.Module, tuple[int, ...]]:
+    return topognn.example_model()[0], (1, 3, 3)
+
+
+def show(result: dict[str, Any]) -> None:
+    console = Console(width=140)
+    table = Table(title="layout + masks -> rows with weights, best of several, seconds")
+    columns = ("graph", "edges", "CSR", "CSR + CSC", "undirected", "M edges/s", "CSR / copy", "SciPy / CSR", "peak / CSR bytes")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "graph" else "right")
+    for row in result["graphs"]:
+        scipy_ratio = f"{row['scipy_coo_to_csr'] / row['csr']:.1f}" if "scipy_coo_to_csr" in row else "-"
+        table.add_row(
+            row["graph"], f"{row['edges']:,}", f"{row['csr']:.4f}", f"{row['csr_and_csc']:.4f}", f"{row['undirected']:.4f}",
+            f"{row['edges'] / row['csr'] / 1e6:.0f}", f"{row['csr'] / row['copy']:.1f}", scipy_ratio,
+            f"{row['peak_bytes'] / row['csr_bytes']:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    for name, seconds in result["trace"].items():
+        console.print(f"trace {name}: {seconds:.2f} s")
+    big = [r for r in result["graphs"] if r["edges"] > 1_000_000]
+    slope = np.polyfit(np.log([r["edges"] for r in big]), np.log([r["csr"] for r in big]), 1)[0]
+    console.print(f"time grows as edges to the power {slope:.2f} over {len(big)} graphs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="write results as JSON")
+    parser.add_argument("--peak", choices=GRAPHS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    topognn.set_num_threads(THREADS)
+    if arguments.peak:
+        print(json.dumps(peak(arguments.peak)))
+        return
+    result: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {THREADS} threads, torch {torch.__version__}",
+        "trace": trace_times(),
+        "graphs": [],
+    }
+    for name in GRAPHS:
+        row = measure(name)
+        done = subprocess.run([sys.executable, __file__, "--peak", name], capture_output=True, text=True, check=True)
+        result["graphs"].append(row | json.loads(done.stdout))
+    show(result)
+    if arguments.out:
+        temporary = arguments.out.with_suffix(".tmp")
+        temporary.write_text(json.dumps(result, indent=2))
+        temporary.replace(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Read a convolution's geometry off its node in an exported graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Node
+
+from topognn.tracing.capture import name_of
+
+Pair = tuple[int, int]
+
+
+def get_geometry(node: Node) -> tuple[Pair, Pair, Pair, int]:
+    """Return stride, leading padding and dilation as ``(y, x)``, and groups; one-dimensional kernels have height 1."""
+    args: list[Any] = [*node.args, *[None] * 9][3:9]
+    stride, padding, dilation = args[:3]
+    groups = int((args[5] if name_of(node) == "convolution" else args[3]) or 1)
+    kernel = shape_of(node.args[1])[2:]
+    steps, spread = _pair(stride, 1, len(kernel)), _pair(dilation, 1, len(kernel))
+    if padding == "same":  # the smaller half goes before
+        height, width = (1, *kernel)[-2:]
+        return steps, (spread[0] * (height - 1) // 2, spread[1] * (width - 1) // 2), spread, groups
+    return steps, _pair(0 if padding == "valid" else padding, 0, len(kernel)), spread, groups
+
+
+def get_padding(node: Node) -> tuple[int, int, int, int]:
+    """Return a two-dimensional convolution's zero padding: top, bottom, left, right."""
+    _, (top, left), dilation, _ = get_geometry(node)
+    if len(node.args) <= 4 or node.args[4] != "same":
+        return top, top, left, left
+    reach = [d * (k - 1) for k, d in zip(shape_of(node.args[1])[2:], dilation, strict=True)]
+    return top, reach[0] - top, left, reach[1] - left
+
+
+def shape_of(node: Any) -> tuple[int, ...]:
+    """Return the shape of a node's value; of the first, if it has several."""
+    value = node.meta["val"]
+    if isinstance(value, tuple | list):
+        value = value[0]
+    return tuple(int(s) for s in value.shape)
+
+
+def _pair(value: Any, default: int, axes: int) -> Pair:
+    """Return ``(y, x)`` from an int or a list; the y of a one-dimensional kernel is ``default``."""
+    if value is None:
+        return (default, default)
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    values = values * axes if len(values) == 1 else values
+    return (default, values[0]) if axes == 1 else (values[0], values[1])

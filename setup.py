@@ -36,7 +36,14 @@ setup(
     extras_require={
         "cuda12": [line.format(12) for line in CUDA],
         "cuda13": [line.format(13) for line in CUDA],
-        "study": ["pandas>=2", "pyarrow>=15", "statsmodels>=0.14", "scikit-learn>=1.4", "matplotlib>=3.8", "dask[distributed]"],
+        "study": [
+            "pandas>=2",
+            "pyarrow>=15",
+            "statsmodels>=0.14",
+            "scikit-learn>=1.4",
+            "matplotlib>=3.8",
+            "dask[distributed]",
+        ],
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "mypy>=1.13"],
     },

@@ -30,6 +30,11 @@ def atomic_cas(array, index, expected, desired):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
+def prefetch(array, index):  # type: ignore[no-untyped-def]
+    pass
+
+
+@cuda.jit(device=True)
 def _warp_lane_scan(flag, lane, width):  # type: ignore[no-untyped-def]
     first = np.uint32(cuda.laneid - lane)
     group = np.uint32(0xFFFFFFFF) >> np.uint32(32 - width)
@@ -91,6 +96,7 @@ BY_NAME = {
     "atomic_min": atomic_min,
     "atomic_max": atomic_max,
     "atomic_cas": atomic_cas,
+    "prefetch": prefetch,
     "lane_scan": lane_scan,
     "lane_barrier": lane_barrier,
     "lane_sync": lane_sync,

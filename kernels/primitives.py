@@ -60,6 +60,23 @@ def atomic_cas(typing_context, array, index, expected, desired):  # type: ignore
     return element(array, index, expected, desired), codegen
 
 
+@intrinsic
+def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]
+    """Ask for the memory of ``array[index]``, which may lie past the end, before it is needed. Changes nothing."""
+
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        position = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        pointer = _element_pointer(context, builder, signature.args[0], arguments[0], position)
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        shape = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        instruction = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
+        read, near, data = word(0), word(3), word(1)
+        builder.call(instruction, [builder.bitcast(pointer, byte), read, near, data])
+        return context.get_dummy_value()
+
+    return types.void(array, index), codegen
+
+
 @numba.njit(inline="always")
 def lane_scan(flag, lane, width):  # type: ignore[no-untyped-def]
     """Return (how many lanes before this one, how many in all) of the item raised ``flag``.

@@ -8,7 +8,6 @@ that share rows are filled one after the other.
 from __future__ import annotations
 
 import numpy as np
-
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import lane_scan
 
@@ -188,7 +187,10 @@ def sort_row(i, lane, width, first, indptr, indices, weights, distinct):  # type
                     break
                 indices[begin + root], indices[begin + child] = indices[begin + child], indices[begin + root]
                 if weighted:
-                    weights[begin + root], weights[begin + child] = weights[begin + child], weights[begin + root]
+                    weights[begin + root], weights[begin + child] = (
+                        weights[begin + child],
+                        weights[begin + root],
+                    )
                 root = child
     different = 0
     for k in range(begin, begin + count):

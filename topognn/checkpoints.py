@@ -71,8 +71,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{str(path)!r} is truncated or no safetensors file: copy or save it again "
-            f"({_first_line(error)})."
+            f"{str(path)!r} is truncated or no safetensors file: copy or save it again ({_first_line(error)})."
         ) from error
 
 

@@ -21,9 +21,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         raise CheckpointError(f"cannot write {str(path)!r}: it is a folder, give the name of a file.")
     if not path.parent.is_dir():
-        raise CheckpointError(
-            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}, make it first."
-        )
+        raise CheckpointError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}, make it first.")
     return path
 
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from topognn.encoding.degrees import sum_in, sum_out
+from topognn.encoding.degrees import add_in, add_out
 from topognn.encoding.kept import KeptWeights
 from topognn.encoding.rows import Direction, Rows, build_rows, repeats
 from topognn.errors import GraphMemoryError, UnknownNameError
+from topognn.storage import load_parts, save_parts
 from topognn.tracing.layout import Connection, Layout, Partition
 
 
@@ -218,42 +219,23 @@ class MultipartiteGraph:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph to a safetensors file; see :func:`load`."""
-        from topognn.storage import save_graph
+        """Write the graph to a safetensors file. Matrices are left out: they are built faster than they are read."""
+        save_parts(Path(path), self._layout, self._kept, self._num_uses)
 
-        save_graph(self, Path(path))
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> MultipartiteGraph:
+        """Read a graph that :meth:`save` wrote; it has no model, so its layout cannot be encoded anew.
 
-    @staticmethod
-    def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> MultipartiteGraph:
-        """Read a graph that :meth:`save` wrote; it has no model, so its layout cannot be encoded anew."""
-        from topognn.storage import load_graph
-
-        return load_graph(Path(path), device)
+        Raises:
+            CheckpointError: The file is missing, damaged, or holds something else.
+        """
+        layout, kept, num_uses = load_parts(Path(path), device)
+        in_degrees = add_in(layout, [k.mask for k in kept], kept[0].mask.device).to(torch.int64)
+        return cls(layout, kept, in_degrees, num_uses)
 
     def __repr__(self) -> str:
         edges = f"{self._num_uses:,} edges" + (" before combining" if self.has_parallel_edges else "")
         return f"MultipartiteGraph({self.num_nodes:,} nodes, {edges}, {len(self.partitions)} partitions, {self.device})"
-
-
-def add_in(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Return, for each node, the sum of ``weights`` (one tensor a connection) over its in-edges; float64."""
-    total = torch.zeros(layout.num_nodes, dtype=torch.float64, device=device)
-    for connection, weight in zip(layout.connections, weights, strict=True):
-        values = sum_in(connection, weight)
-        if connection.target_map is None:
-            total[connection.target_first : connection.target_first + values.numel()] += values
-        else:
-            total[connection.target_map] += values  # a permutation: no element meets another
-    return total
-
-
-def add_out(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Return, for each node, the sum of ``weights`` (one tensor a connection) over its out-edges; float64."""
-    total = torch.zeros(layout.num_nodes, dtype=torch.float64, device=device)
-    for connection, weight in zip(layout.connections, weights, strict=True):
-        values = sum_out(connection, weight)
-        total[connection.source : connection.source + values.numel()] += values
-    return total
 
 
 def get_free_memory(device: torch.device) -> int | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn.utils import parametrize
 from topognn.checkpoints import load_tensors, resolve_name, save_masks, split_role, strip_wrappers, unwrap
 from topognn.errors import MaskError, unknown_name
 from topognn.kernels.host import read
+from topognn.modes import eval_mode
 
 __all__ = ["check_masks", "get_masks", "load_tensors", "prunable_weights", "save_masks"]
 
@@ -94,8 +94,7 @@ def get_masks(model: nn.Module, masks: Masks | None = None) -> dict[str, Tensor]
     checked = check_masks(found | given, {name: tuple(weight.shape) for name, weight in weights.items()})
     if checked and from_zeros and all(_read([mask.all() for mask in checked.values()])):
         warnings.warn(
-            "no weight is zero and there are no masks: the network is taken as dense. "
-            "Pass masks=... if it is sparse.",
+            "no weight is zero and there are no masks: the network is taken as dense. Pass masks=... if it is sparse.",
             UserWarning,
             stacklevel=2,
         )
@@ -174,9 +173,7 @@ def _stored_weight(module: nn.Module) -> Any:
 def _unmasked_weight(name: str, module: nn.Module) -> Tensor:
     stored: Tensor = _stored_weight(module)
     if nn.parameter.is_lazy(stored):
-        raise MaskError(
-            f"weight {name!r} has no shape yet: run the model once on an input, then take its masks."
-        )
+        raise MaskError(f"weight {name!r} has no shape yet: run the model once on an input, then take its masks.")
     if not parametrize.is_parametrized(module, "weight"):
         return stored.detach()
     steps: Any = module.parametrizations["weight"]  # type: ignore[index]
@@ -186,18 +183,6 @@ def _unmasked_weight(name: str, module: nn.Module) -> Tensor:
     with torch.no_grad(), torch.random.fork_rng(devices=devices), eval_mode(steps):
         weight: Tensor = functional_call(steps, buffers, ())
     return weight.detach()
-
-
-@contextlib.contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode for a while, and each of its modules back into the mode it was in."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in training.items():
-            module.training = was_training
 
 
 def _mask_buffers(module: nn.Module) -> list[Tensor]:
@@ -216,23 +201,17 @@ def _own_mask(module: nn.Module, weight: Tensor) -> Tensor:
     return masks[0] if len(masks) == 1 else torch.stack(masks).amin(0)
 
 
-def _named_masks(
-    model: nn.Module, masks: Masks, first_names: Mapping[str, str]
-) -> tuple[dict[str, Tensor], bool]:
+def _named_masks(model: nn.Module, masks: Masks, first_names: Mapping[str, str]) -> tuple[dict[str, Tensor], bool]:
     """Return first weight name -> mask for all that ``masks`` names, and whether all are zeros of weights."""
     is_file = isinstance(masks, str | os.PathLike)
     entries, says_masks = unwrap(load_tensors(masks) if isinstance(masks, str | os.PathLike) else masks)
     names = list(dict.fromkeys(first_names.values()))
     if isinstance(entries, list | tuple):
         if len(entries) != len(names):
-            raise MaskError(
-                f"{len(entries)} masks for {len(names)} weights: give one a layer, None if dense."
-            )
+            raise MaskError(f"{len(entries)} masks for {len(names)} weights: give one a layer, None if dense.")
         return {name: mask for name, mask in zip(names, entries, strict=True) if mask is not None}, False
     if not isinstance(entries, Mapping):
-        raise MaskError(
-            f"masks is of type {type(masks).__name__}: pass a dict, a list in layer order, or a path."
-        )
+        raise MaskError(f"masks is of type {type(masks).__name__}: pass a dict, a list in layer order, or a path.")
     known = {strip_wrappers(name): first for name, first in first_names.items()} | dict(first_names)
     roles = [resolve_name(key, known) for key in entries]
     # Floats under plain weight names are weights in a file or beside marked masks, and masks otherwise.
@@ -258,9 +237,7 @@ def _named_masks(
         found[name], rank_of[name] = (value != 0 if is_weight else value), rank
     if not matched:
         some = ", ".join(map(repr, list(entries)[:3])) or "nothing"
-        raise MaskError(
-            f"no mask names a weight of the model (given: {some}). Known: {', '.join(sorted(names))}."
-        )
+        raise MaskError(f"no mask names a weight of the model (given: {some}). Known: {', '.join(sorted(names))}.")
     return found, may_be_weights and all(role == "plain" for _, role in roles)
 
 

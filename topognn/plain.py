@@ -62,9 +62,7 @@ def from_csr(indptr: Any, indices: Any, weights: Any = None, *, directed: bool =
         where = f"row {bounds} breaks that" if bounds < nodes else f"it goes from {first} to {last}"
         raise GraphError(f"indptr must ascend from 0 to {rows.num_entries}, the number of indices: {where}")
     if range_ < nodes:
-        raise GraphError(
-            f"row {range_} of indices holds a node that does not exist: nodes are 0 to {nodes - 1}"
-        )
+        raise GraphError(f"row {range_} of indices holds a node that does not exist: nodes are 0 to {nodes - 1}")
     if missing:
         raise GraphError(f"{missing} of {rows.num_entries} weights are NaN: drop those edges, or mend them")
     if balance:
@@ -144,9 +142,7 @@ def from_edge_index(
     low, high = map(int, read(torch.stack(ends.aminmax())) if ends.numel() else (0, -1))
     nodes = high + 1 if num_nodes is None else num_nodes
     if low < 0 or high >= nodes:
-        raise GraphError(
-            f"edge_index holds nodes {low} to {high}: with num_nodes={nodes} they are 0 to {nodes - 1}"
-        )
+        raise GraphError(f"edge_index holds nodes {low} to {high}: with num_nodes={nodes} they are 0 to {nodes - 1}")
     values = None if weights is None else _weights(weights, targets.numel())
     by_target = torch.sort(targets, stable=True).indices
     order = by_target[torch.sort(sources[by_target], stable=True).indices]
@@ -159,9 +155,7 @@ def _vector(values: Any, name: str) -> Tensor:
     """Return a 1-D integer tensor, or say what is wrong with it."""
     vector = _tensor(values)
     if vector.dtype not in _INTEGERS or vector.dim() != 1:
-        raise GraphError(
-            f"{name} is {vector.dtype} of shape {tuple(vector.shape)}: 1-D int32 or int64 needed"
-        )
+        raise GraphError(f"{name} is {vector.dtype} of shape {tuple(vector.shape)}: 1-D int32 or int64 needed")
     return vector.contiguous()
 
 
@@ -169,9 +163,7 @@ def _weights(values: Any, entries: int) -> Tensor:
     """Return float32 weights of the wanted length, or say what is wrong with them."""
     vector = _tensor(values)
     if vector.shape != (entries,) or vector.is_complex():
-        raise GraphError(
-            f"weights are {vector.dtype} of shape {tuple(vector.shape)}: {entries} numbers needed"
-        )
+        raise GraphError(f"weights are {vector.dtype} of shape {tuple(vector.shape)}: {entries} numbers needed")
     return vector.to(torch.float32).contiguous()
 
 
@@ -185,6 +177,4 @@ def _tensor(values: Any) -> Tensor:
     try:
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     except TypeError:
-        raise GraphError(
-            f"an array of dtype {array.dtype} was given: int32, int64 or floats needed"
-        ) from None
+        raise GraphError(f"an array of dtype {array.dtype} was given: int32, int64 or floats needed") from None

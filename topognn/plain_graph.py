@@ -12,7 +12,7 @@ from topognn.encoding.kept import scan
 from topognn.encoding.rows import Direction, Rows
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
-from topognn.kernels.plain_rows import merge_row
+from topognn.kernels.plain_rows import merge_row, repeat_row
 from topognn.kernels.rows import combine_row, sort_row
 
 
@@ -162,9 +162,10 @@ def get_simple_rows(graph: Graph) -> Rows:
 
 def get_sources(rows: Rows) -> Tensor:
     """Return the row of each entry, in the dtype of the indices; ``(entries,)``."""
-    indptr = rows.indptr
-    nodes = torch.arange(indptr.numel() - 1, dtype=rows.indices.dtype, device=indptr.device)
-    return torch.repeat_interleave(nodes, indptr.diff(), output_size=rows.num_entries)
+    sources = torch.empty_like(rows.indices)
+    nodes = rows.indptr.numel() - 1
+    repeat_row.launch(nodes, rows.indptr, sources, work=rows.num_entries / max(1, nodes))
+    return sources
 
 
 def transpose(rows: Rows) -> Rows:

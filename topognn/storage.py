@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,17 @@ from torch import Tensor
 
 from topognn.encoding.kept import KeptWeights
 from topognn.errors import CheckpointError
-from topognn.graph import MultipartiteGraph, add_in
 from topognn.kernels.launch import check_device
 from topognn.tracing.layout import Connection, Layout, Partition
 
 _FORMAT = "topognn-graph-1"
 
 
-def save_graph(graph: MultipartiteGraph, path: Path) -> None:
-    """Write layout, masks and magnitudes to ``path``; nothing half-written ever stands there.
-
-    Matrices are not stored: they are built faster than they are read.
-    """
+def save_parts(path: Path, layout: Layout, kept: Sequence[KeptWeights], num_uses: int) -> None:
+    """Write layout, masks and magnitudes to ``path``; nothing half-written ever stands there."""
     tensors: dict[str, Tensor] = {}
     connections = []
-    for number, (connection, kept) in enumerate(zip(graph.connections, graph.kept, strict=True)):
+    for number, (connection, own) in enumerate(zip(layout.connections, kept, strict=True)):
         plain: dict[str, Any] = {}
         for field in dataclasses.fields(connection):
             value = getattr(connection, field.name)
@@ -38,16 +35,15 @@ def save_graph(graph: MultipartiteGraph, path: Path) -> None:
             else:
                 plain[field.name] = value
         connections.append(plain)
-        tensors[f"{number}.mask"] = kept.mask.contiguous()
-        tensors[f"{number}.magnitude"] = kept.magnitude.contiguous()
-    layout = graph.layout
+        tensors[f"{number}.mask"] = own.mask.contiguous()
+        tensors[f"{number}.magnitude"] = own.magnitude.contiguous()
     header = {
         "partitions": [(p.name, p.shape, p.offset) for p in layout.partitions],
         "connections": connections,
         "outputs": layout.outputs,
         "shortcuts": layout.shortcuts,
-        "counts": [kept.count for kept in graph.kept],
-        "num_entries": graph.num_uses,
+        "counts": [own.count for own in kept],
+        "num_uses": num_uses,
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -57,8 +53,8 @@ def save_graph(graph: MultipartiteGraph, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_graph(path: Path, device: str | torch.device) -> MultipartiteGraph:
-    """Read a graph that :func:`save_graph` wrote.
+def load_parts(path: Path, device: str | torch.device) -> tuple[Layout, list[KeptWeights], int]:
+    """Read what :func:`save_parts` wrote: layout, kept weights, number of uses.
 
     Raises:
         CheckpointError: The file is missing, damaged, or holds something else.
@@ -87,5 +83,4 @@ def load_graph(path: Path, device: str | torch.device) -> MultipartiteGraph:
         kept.append(KeptWeights(mask, magnitude, header["counts"][number]))
     partitions = tuple(Partition(name, tuple(shape), offset) for name, shape, offset in header["partitions"])
     layout = Layout(partitions, tuple(connections), tuple(header["outputs"]), header["shortcuts"])
-    in_degrees = add_in(layout, [k.mask for k in kept], device).to(torch.int64)
-    return MultipartiteGraph(layout, kept, in_degrees, header["num_entries"])
+    return layout, kept, header["num_uses"]

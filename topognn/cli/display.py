@@ -77,9 +77,7 @@ def format_header(outcome: Outcome) -> str:
     elif outcome.kept < outcome.weights:
         share = f"sparsity {outcome.sparsity:.6g}, {share}"
     else:
-        share = (
-            "dense" if request.checkpoint or request.masks else "dense; --pruner or --masks make it sparse"
-        )
+        share = "dense" if request.checkpoint or request.masks else "dense; --pruner or --masks make it sparse"
     return (
         f"{request.model}, input {size}, {outcome.origin} ({share}), "
         f"{values['nodes']:,} nodes, {values['edges']:,} edges, on {outcome.device}"
@@ -94,9 +92,7 @@ def format_costs(outcome: Outcome) -> str:
 
 def metric_table(outcome: Outcome) -> Table:
     """Return a row a topometric; the group's name stands at its first."""
-    table = _new_table(
-        "group", "metric", "value", "published as", "normalised", right=("value", "normalised")
-    )
+    table = _new_table("group", "metric", "value", "published as", "normalised", right=("value", "normalised"))
     last = ""
     for name, group, value, column, normalized in outcome.rows():
         shown = "" if group == last else group

@@ -21,10 +21,10 @@ def get_installation() -> Iterator[tuple[str, str]]:
     """
     import torch
 
+    from topognn.cli.measuring import pick_device
     from topognn.errors import DeviceError
     from topognn.graph import get_free_memory
     from topognn.kernels.launch import check_device, get_num_threads
-    from topognn.cli.measuring import pick_device
     from topognn.version import __version__
 
     yield "topognn", __version__

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from topognn.errors import TopognnError
 from topognn.cli.sources import FORMS, ArgumentError
+from topognn.errors import TopognnError
 from topognn.version import __version__
 
 
@@ -97,41 +97,27 @@ def _start(
 
 @app.command()
 def report(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help=f"What to measure: {FORMS}.", show_default=False)
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"What to measure: {FORMS}.", show_default=False)],
     pruner: Annotated[str | None, typer.Option(help="Pruning algorithm: see `topognn pruners`.")] = None,
-    sparsity: Annotated[
-        float | None, typer.Option(help="Fraction of weights to prune, from 0 to below 1.")
-    ] = None,
+    sparsity: Annotated[float | None, typer.Option(help="Fraction of weights to prune, from 0 to below 1.")] = None,
     seed: Annotated[int, typer.Option(help="Of the random weights and of the algorithm.", min=0)] = 0,
     checkpoint: Annotated[str | None, typer.Option(metavar="FILE", help="State dict to load first.")] = None,
-    masks: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Masks, or a state dict with zeros.")
-    ] = None,
+    masks: Annotated[str | None, typer.Option(metavar="FILE", help="Masks, or a state dict with zeros.")] = None,
     input: Annotated[str | None, typer.Option(metavar="SIZES", help="Of one input, such as 3x32x32.")] = None,
     classes: Annotated[int | None, typer.Option(help="Outputs: 10, or 1000 for torchvision.", min=1)] = None,
-    metrics: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Which topometrics; all by default.")
-    ] = None,
-    shortcuts: Annotated[
-        str, typer.Option(help="Which shortcuts make edges: parametric or all.")
-    ] = "parametric",
+    metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Which topometrics; all by default.")] = None,
+    shortcuts: Annotated[str, typer.Option(help="Which shortcuts make edges: parametric or all.")] = "parametric",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one by default.")] = None,
-    json: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write all as JSON; - for stdout alone.")
-    ] = None,
-    csv: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write topometrics as CSV; - likewise.")
-    ] = None,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write all as JSON; - for stdout alone.")] = None,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write topometrics as CSV; - likewise.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show a table of layers too.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Compute the topometrics of a pruned model: raw, and normalised as published."""
     from topognn.cli.display import make_status, show_report
-    from topognn.files import check_writable, write_text
     from topognn.cli.measuring import measure
     from topognn.cli.outcome import Outcome, Request
+    from topognn.files import check_writable, write_text
 
     texts: list[tuple[str | None, Callable[[Outcome], str]]] = [
         (json, Outcome.to_json),
@@ -142,9 +128,7 @@ def report(
     for path, _ in texts:
         if path is not None and path != "-":
             check_writable(path)
-    request = Request(
-        model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, device
-    )
+    request = Request(model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, device)
     with _quiet(debug):
         outcome = measure(request, make_status())
     for path, to_text in texts:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from topognn.errors import DeviceError, unknown_name
 from topognn.cli.outcome import Outcome, Request
 from topognn.cli.sources import ArgumentError, find_source
+from topognn.errors import DeviceError, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +39,8 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
     import torch
 
     import topognn
-    from topognn.kernels.host import read
     from topognn.cli.weights import load_weights
+    from topognn.kernels.host import read
 
     names = _check(request)
     device = pick_device(request.device)
@@ -100,9 +100,7 @@ def _check(request: Request) -> list[str] | None:
     if request.pruner is not None and request.masks is not None:
         raise ArgumentError("--pruner and --masks both say which weights are kept: leave one out.")
     if request.pruner is not None and needs_data(PRUNERS[request.pruner]):
-        raise ArgumentError(
-            f"{request.pruner} needs data, which the command line has not: use topognn.prune()."
-        )
+        raise ArgumentError(f"{request.pruner} needs data, which the command line has not: use topognn.prune().")
     if request.metrics is None:
         return None
     names = list(dict.fromkeys(name.strip() for name in request.metrics.split(",")))
@@ -121,9 +119,7 @@ def needs_data(pruner: Callable[..., Any]) -> bool:
     """
     given = {"model", "sparsity", "input_shape"}
     parameters = inspect.signature(pruner).parameters.values()
-    return any(
-        p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given for p in parameters
-    )
+    return any(p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given for p in parameters)
 
 
 def _make_masks(model: nn.Module, request: Request, shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -140,9 +136,7 @@ def _make_masks(model: nn.Module, request: Request, shape: tuple[int, ...]) -> d
 
 
 def _origin(request: Request) -> str:
-    weights = (
-        f"weights of {request.checkpoint}" if request.checkpoint else f"random weights (seed {request.seed})"
-    )
+    weights = f"weights of {request.checkpoint}" if request.checkpoint else f"random weights (seed {request.seed})"
     if request.pruner is not None:
         return f"{weights}, {request.pruner} at sparsity {request.sparsity:g}"
     return f"{weights}, masks of {request.masks}" if request.masks else weights

@@ -74,18 +74,12 @@ def find_source(spec: str, input_text: str | None = None, classes: int | None = 
     path, colon, name = spec.rpartition(":")
     if colon and path.endswith(".py"):
         if shape is None:
-            raise ArgumentError(
-                f"say what {spec} reads: --input with the sizes of one input, such as 3x32x32."
-            )
+            raise ArgumentError(f"say what {spec} reads: --input with the sizes of one input, such as 3x32x32.")
         if classes is not None:
-            raise ArgumentError(
-                f"--classes means nothing to {spec}, which is called without arguments: leave it out."
-            )
+            raise ArgumentError(f"--classes means nothing to {spec}, which is called without arguments: leave it out.")
         return _from_file(Path(path), name, shape)
     if spec.endswith(".py"):
-        raise ArgumentError(
-            f"say what to call in {spec}: {spec}:NAME, a class or function without arguments."
-        )
+        raise ArgumentError(f"say what to call in {spec}: {spec}:NAME, a class or function without arguments.")
     return _from_ours(spec, shape or (3, 32, 32), classes or 10)
 
 
@@ -118,9 +112,7 @@ def _from_file(path: Path, name: str, shape: tuple[int, ...]) -> Source:
     module = _import_file(path)
     make: Any = getattr(module, name, None)
     if not callable(make):
-        raise unknown_name(
-            "callable", name, [n for n, v in vars(module).items() if callable(v) and n[0] != "_"]
-        )
+        raise unknown_name("callable", name, [n for n, v in vars(module).items() if callable(v) and n[0] != "_"])
     return Source(lambda: _call(f"{path}:{name}", make), shape)
 
 
@@ -156,11 +148,7 @@ def _call(spec: str, make: Callable[[], Any]) -> nn.Module:
     try:
         model = make()
     except (Exception, SystemExit) as error:
-        raise ArgumentError(
-            f"{spec} failed when called without arguments: {type(error).__name__}: {error}"
-        ) from error
+        raise ArgumentError(f"{spec} failed when called without arguments: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
-        raise ArgumentError(
-            f"{spec} returned an object of type {type(model).__name__}: return a torch.nn.Module."
-        )
+        raise ArgumentError(f"{spec} returned an object of type {type(model).__name__}: return a torch.nn.Module.")
     return model

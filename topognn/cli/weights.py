@@ -46,9 +46,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
             unexpected.append(key)
     missing = [name for name in own if name not in found]
     if missing or unexpected:
-        parts = [
-            f"{kind} {_some(names)}" for kind, names in (("lacks", missing), ("has", unexpected)) if names
-        ]
+        parts = [f"{kind} {_some(names)}" for kind, names in (("lacks", missing), ("has", unexpected)) if names]
         raise CheckpointError(f"{str(path)!r} is no checkpoint of this model: it {' and '.join(parts)}.")
     model.load_state_dict(found)
 

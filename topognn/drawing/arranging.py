@@ -71,9 +71,7 @@ def arrange(partition: Partition) -> Column:
         right, below = divmod(channel, stacked)
         left = RADIUS + right * (across + 2 * RADIUS + MAP_GAP)
         top = RADIUS + below * (rise + down + 2 * RADIUS + MAP_GAP) + rise
-        nodes += [
-            Point(left + x * STEP, top + y * STEP - x * slant) for y in range(height) for x in range(width)
-        ]
+        nodes += [Point(left + x * STEP, top + y * STEP - x * slant) for y in range(height) for x in range(width)]
         frames.append(_frame(Point(left, top), across, down, slant))
     return _column(partition, nodes, frames)
 
@@ -105,9 +103,7 @@ def set_side_by_side(columns: Sequence[Column], widths: Sequence[float], corner:
     for column, width in zip(columns, widths, strict=True):
         width = max(width, column.right)
         dx, dy = x + (width - column.right) / 2, corner.y + (inner - column.bottom) / 2
-        nodes, *frames = (
-            [Point(p.x + dx, p.y + dy) for p in points] for points in (column.nodes, *column.frames)
-        )
+        nodes, *frames = ([Point(p.x + dx, p.y + dy) for p in points] for points in (column.nodes, *column.frames))
         moved = dataclasses.replace(column, nodes=nodes, frames=frames, left=dx, right=dx + column.right)
         placed.append(dataclasses.replace(moved, bottom=dy + column.bottom))
         x += width + COLUMN_GAP

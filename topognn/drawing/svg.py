@@ -103,8 +103,7 @@ def _compose(graph: MultipartiteGraph, drawn: Drawn) -> str:
     paths, lowest = route(columns, [(source, target) for source, target, _ in drawn.edges])
     legend, end = _legend(drawn, lowest + LEGEND)
     right = max(
-        column.center + max(column.right - column.left, w) / 2
-        for column, w in zip(columns, widths, strict=True)
+        column.center + max(column.right - column.left, w) / 2 for column, w in zip(columns, widths, strict=True)
     )
     width, height = max(right, end) + MARGIN, lowest + LEGEND + MARGIN
     lines = [
@@ -116,10 +115,7 @@ def _compose(graph: MultipartiteGraph, drawn: Drawn) -> str:
     ]
     for column, title in zip(columns, titles, strict=True):
         lines += _texts(Point(column.center, MARGIN + 10), title)
-        lines += [
-            f"<polygon points='{' '.join(f'{p.x:.1f},{p.y:.1f}' for p in f)}' {FRAME}/>"
-            for f in column.frames
-        ]
+        lines += [f"<polygon points='{' '.join(f'{p.x:.1f},{p.y:.1f}' for p in f)}' {FRAME}/>" for f in column.frames]
     lines += _edges(drawn, paths)
     lines += _nodes(drawn, columns)
     return "\n".join([*lines, *legend, "</svg>\n"])

@@ -6,10 +6,33 @@ column sums spread over the image by two small 0/1 matrices. Sums are exact: flo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from topognn.tracing.layout import Connection
+from topognn.tracing.layout import Connection, Layout
+
+
+def add_in(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Return, for each node, the sum of ``weights`` (one tensor a connection) over its in-edges; float64."""
+    total = torch.zeros(layout.num_nodes, dtype=torch.float64, device=device)
+    for connection, weight in zip(layout.connections, weights, strict=True):
+        values = sum_in(connection, weight)
+        if connection.target_map is None:
+            total[connection.target_first : connection.target_first + values.numel()] += values
+        else:
+            total[connection.target_map] += values  # a permutation: no element meets another
+    return total
+
+
+def add_out(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Return, for each node, the sum of ``weights`` (one tensor a connection) over its out-edges; float64."""
+    total = torch.zeros(layout.num_nodes, dtype=torch.float64, device=device)
+    for connection, weight in zip(layout.connections, weights, strict=True):
+        values = sum_out(connection, weight)
+        total[connection.source : connection.source + values.numel()] += values
+    return total
 
 
 def sum_in(connection: Connection, weights: Tensor) -> Tensor:

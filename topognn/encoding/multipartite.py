@@ -8,9 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from topognn.encoding.degrees import add_in
 from topognn.encoding.kept import KeptWeights
 from topognn.errors import TraceError
-from topognn.graph import MultipartiteGraph, add_in
+from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.kernels.launch import check_device
 from topognn.masks import Masks, check_masks, get_masks, prunable_weights

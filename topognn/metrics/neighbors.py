@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from topognn.graph import MultipartiteGraph
+from topognn.kernels.classes import check_row, check_steps, hash_row, hash_steps
 from topognn.kernels.launch import get_num_threads
 from topognn.kernels.two_hop import count_two_hop
 
@@ -30,8 +31,8 @@ def one_hop(graph: MultipartiteGraph) -> Tensor:
 def two_hop(graph: MultipartiteGraph) -> Tensor:
     """Return the mean over nodes of how many nodes are at directed distance <= 2, itself included; float64 scalar.
 
-    Exact: distinct nodes are counted by enumeration over the CSR, in time proportional to the walks of length
-    two.
+    Exact: distinct nodes are counted by enumeration over the CSR, for one node of every class of nodes that look
+    alike (see :func:`find_two_hop_classes`).
 
     >>> from topognn import example_graph
     >>> two_hop(example_graph())
@@ -43,12 +44,63 @@ def two_hop(graph: MultipartiteGraph) -> Tensor:
 def get_two_hop_sizes(graph: MultipartiteGraph) -> Tensor:
     """Return for each node how many nodes are at directed distance <= 2, itself included; int64 ``(nodes,)``."""
     rows = graph.rows("out")
+    like = find_two_hop_classes(graph)
     words = -(-graph.num_nodes // 32)
     workers = 8 * get_num_threads() if graph.device.type == "cpu" else max(32, _SCRATCH // (4 * words))
     workers = min(workers, graph.num_nodes)
     seen = torch.zeros(workers, words, dtype=torch.int32, device=graph.device)
-    counts = torch.ones(graph.num_nodes, dtype=torch.int64, device=graph.device)
-    degree = rows.num_entries / graph.num_nodes
-    walks = degree * degree * graph.num_nodes / workers  # only roughly: it decides how many threads share a node
-    count_two_hop.launch(workers, workers, rows.indptr, rows.indices, seen, counts, work=min(walks, degree * 1000))
-    return counts
+    counts = torch.zeros(graph.num_nodes, dtype=torch.int64, device=graph.device)
+    work = 1000 * rows.num_entries / graph.num_nodes  # roughly: it decides how many threads share a node
+    count_two_hop.launch(workers, workers, rows.indptr, rows.indices, like, seen, counts, work=work)
+    return counts[like]
+
+
+def find_two_hop_classes(graph: MultipartiteGraph) -> Tensor:
+    """Return for each node the first node that looks the same within two steps; int64 ``(nodes,)``.
+
+    Two rows are alike if one is the other shifted: ``row(v) = row(u) + c``. Two nodes are alike if their neighbours'
+    rows are alike one by one and lie in the same way to each other: then the nodes reached in two steps are the
+    other's, shifted, and as many. Where neighbours can also be reached in two steps (shortcuts, concatenation), they
+    must lie in the same way to those, too. So in a convolution a few border positions and one interior position
+    of a channel stand for all of it, whatever the strides; no geometry is needed to find them. Makes no host sync.
+    """
+    rows = graph.rows("out")
+    nodes, work = graph.num_nodes, rows.num_entries / graph.num_nodes
+    fingerprints = torch.zeros(nodes, dtype=torch.int64, device=graph.device)
+    hash_row.launch(nodes, rows.indptr, rows.indices, fingerprints, work=work)
+    like = _first_of_each(fingerprints)
+    same = like.clone()
+    check_row.launch(nodes, rows.indptr, rows.indices, like, same, work=work)
+    firsts = torch.full((nodes,), -1, dtype=torch.int64, device=graph.device)
+    if rows.num_entries:
+        begins = rows.indptr[:-1].clamp(max=rows.num_entries - 1)  # an empty last row begins behind the end
+        firsts = torch.where(rows.indptr.diff() > 0, rows.indices[begins].to(torch.int64), firsts)
+    tied = _find_tied(graph)
+    hash_steps.launch(nodes, rows.indptr, rows.indices, same, firsts, tied, fingerprints.zero_(), work=work)
+    like = _first_of_each(fingerprints)
+    alike = like.clone()
+    check_steps.launch(nodes, rows.indptr, rows.indices, same, firsts, tied, like, alike, work=work)
+    return alike
+
+
+def _first_of_each(values: Tensor) -> Tensor:
+    """Return for each entry the number of the first entry that is equal to it."""
+    ordered, order = torch.sort(values, stable=True)
+    places = torch.arange(values.numel(), device=values.device)
+    begins = torch.ones_like(places, dtype=torch.bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    starts = torch.where(begins, places, 0).cummax(0).values
+    return torch.empty_like(order).scatter_(0, order, order[starts])
+
+
+def _find_tied(graph: MultipartiteGraph) -> Tensor:
+    """Return which nodes may reach a partition both in one step and in two."""
+    targets: dict[int, set[int]] = {}
+    for connection in graph.connections:
+        for source in connection.sources:
+            targets.setdefault(source, set()).add(connection.target)
+    tied = torch.zeros(graph.num_nodes, dtype=torch.bool, device=graph.device)
+    for number, reached in targets.items():
+        if any(reached & targets.get(target, set()) for target in reached):
+            tied[graph.partitions[number].offset : graph.partitions[number].end] = True
+    return tied

@@ -35,9 +35,7 @@ class InvertedResidual(nn.Module):
         self.has_shortcut = stride == 1
         self.shortcut = nn.Sequential()
         if self.has_shortcut and in_channels != channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, which is not activated."""

@@ -61,9 +61,7 @@ class PreActivationBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.convShortcut = (
-            nn.Conv2d(in_channels, channels, 1, stride, bias=False) if in_channels != channels else None
-        )
+        self.convShortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False) if in_channels != channels else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum, not yet activated."""

@@ -21,9 +21,7 @@ def count_kept(weights: Mapping[str, Tensor], sparsity: float) -> int:
     2
     """
     if not 0 <= sparsity < 1:  # NaN fails this too
-        raise SparsityError(
-            f"sparsity {sparsity!r} is outside [0, 1): give the fraction of weights to prune."
-        )
+        raise SparsityError(f"sparsity {sparsity!r} is outside [0, 1): give the fraction of weights to prune.")
     if not weights:
         raise SparsityError("the model has no convolution and no linear layer: there is nothing to prune.")
     return round((1 - sparsity) * sum(weight.numel() for weight in weights.values()))
@@ -72,9 +70,7 @@ def draw_masks(weights: Mapping[str, Tensor], kept: Sequence[int], seed: int) ->
     >>> {name: mask.sum().item() for name, mask in draw_masks({"a": torch.ones(3, 4)}, [5], 0).items()}
     {'a': 5}
     """
-    generator = torch.Generator().manual_seed(
-        seed
-    )  # on the CPU: generators of other devices draw other numbers
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: generators of other devices draw other numbers
     masks = {}
     for (name, weight), count in zip(weights.items(), kept, strict=True):
         mask = torch.zeros(weight.numel(), dtype=torch.bool)
@@ -108,6 +104,5 @@ def keep_highest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         kept = above | (ties & (ties.cumsum(0) <= count - above.sum()))
     parts = torch.split(kept, [score.numel() for score in scores.values()])
     return {
-        name: part.view(score.shape).to(score.device)
-        for (name, score), part in zip(scores.items(), parts, strict=True)
+        name: part.view(score.shape).to(score.device) for (name, score), part in zip(scores.items(), parts, strict=True)
     }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from topognn.errors import SparsityError, TraceError
-from topognn.masks import eval_mode
+from topognn.modes import eval_mode
 from topognn.pruning.applying import plain_parameters
 from topognn.pruning.selection import count_kept, keep_highest
 
@@ -82,12 +82,8 @@ def _flow(
             output = functional_call(model, {**rest, **alive}, (ones,))
         except (RuntimeError, ValueError) as error:
             first = next(iter(str(error).splitlines()), type(error).__name__)
-            raise TraceError(
-                f"the model does not run on an input of shape {tuple(ones.shape)}: {first}"
-            ) from error
-        gradients = torch.autograd.grad(
-            output.sum(), list(alive.values()), allow_unused=True, materialize_grads=True
-        )
+            raise TraceError(f"the model does not run on an input of shape {tuple(ones.shape)}: {first}") from error
+        gradients = torch.autograd.grad(output.sum(), list(alive.values()), allow_unused=True, materialize_grads=True)
     return {
         name: (weight.detach() * gradient).abs()
         for (name, weight), gradient in zip(alive.items(), gradients, strict=True)

@@ -42,7 +42,7 @@ def assemble(walk: Propagation, weights: Weights) -> Layout:
         first, last = torch.bucketize(torch.stack([real.min(), real.max()]), bounds, right=True).tolist()
         if first == last:  # as nearly everywhere
             return (first,)
-        return tuple(torch.bincount(torch.bucketize(real, bounds, right=True)).nonzero().flatten().tolist())
+        return tuple(torch.bincount(torch.bucketize(real.flatten(), bounds, right=True)).nonzero().flatten().tolist())
 
     connections = []
     for use in walk.uses:

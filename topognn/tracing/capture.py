@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from topognn.errors import MaskError, TraceError
+from topognn.modes import eval_mode
 
 # In-place operations that change no element's origin, however the tensor they change is viewed.
 _HARMLESS_IN_PLACE = (
@@ -46,7 +47,7 @@ def capture(model: nn.Module, input_shape: tuple[int, ...]) -> Captured:
     if any(p.is_meta for p in model.parameters()):
         raise TraceError("the model is on the meta device, where weights have no values: move it with to_empty()")
     example = torch.empty(1, *input_shape, device=first.device, dtype=first.dtype)
-    with _evaluation_mode(model), _quiet(), torch.no_grad():
+    with eval_mode(model), _quiet(), torch.no_grad():
         try:
             program = torch.export.export(model, (example,), strict=False)
             if not _is_functional(program.graph):
@@ -86,17 +87,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-@contextlib.contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def name_of(node: Node) -> str:

@@ -61,7 +61,9 @@ def check(graph: topognn.MultipartiteGraph) -> None:
     out, entering = graph.csr, graph.csc
     shape = (graph.num_nodes, graph.num_nodes)
     a = scipy.sparse.csr_array((out.weights.numpy(), out.indices.numpy(), out.indptr.numpy()), shape=shape)
-    b = scipy.sparse.csc_array((entering.weights.numpy(), entering.indices.numpy(), entering.indptr.numpy()), shape=shape)
+    b = scipy.sparse.csc_array(
+        (entering.weights.numpy(), entering.indices.numpy(), entering.indptr.numpy()), shape=shape
+    )
     assert a.has_canonical_format and b.has_canonical_format, "rows do not ascend"
     turned = b.tocsr()
     assert np.array_equal(a.indices, turned.indices) and np.array_equal(a.data, turned.data), "CSR and CSC differ"
@@ -88,7 +90,9 @@ def measure(name: str) -> dict[str, Any]:
         coo = topognn.to_scipy(graph).tocoo()
         shuffled = np.random.default_rng(0).permutation(edges)
         parts = (coo.data[shuffled], (coo.row[shuffled], coo.col[shuffled]))
-        row["scipy_coo_to_csr"] = best(lambda: scipy.sparse.coo_array(parts, shape=coo.shape).tocsr(), max(2, runs // 3))
+        row["scipy_coo_to_csr"] = best(
+            lambda: scipy.sparse.coo_array(parts, shape=coo.shape).tocsr(), max(2, runs // 3)
+        )
     return row
 
 
@@ -132,13 +136,24 @@ def topognn_example() -> tuple[torch.nn.Module, tuple[int, ...]]:
 def show(result: dict[str, Any]) -> None:
     console = Console(width=140)
     table = Table(title="layout + masks -> rows with weights, best of several, seconds")
-    columns = ("graph", "edges", "CSR", "CSR + CSC", "undirected", "M edges/s", "CSR / copy", "SciPy / CSR", "peak / CSR bytes")
+    columns = (
+        "graph",
+        "edges",
+        "CSR",
+        "CSR + CSC",
+        "undirected",
+        "M edges/s",
+        "CSR / copy",
+        "SciPy / CSR",
+        "peak / CSR bytes",
+    )
     for column in columns:
         table.add_column(column, justify="left" if column == "graph" else "right")
     for row in result["graphs"]:
         scipy_ratio = f"{row['scipy_coo_to_csr'] / row['csr']:.1f}" if "scipy_coo_to_csr" in row else "-"
         table.add_row(
-            row["graph"], f"{row['edges']:,}", f"{row['csr']:.4f}", f"{row['csr_and_csc']:.4f}", f"{row['undirected']:.4f}",
+            row["graph"], f"{row['edges']:,}",
+            f"{row['csr']:.4f}", f"{row['csr_and_csc']:.4f}", f"{row['undirected']:.4f}",
             f"{row['edges'] / row['csr'] / 1e6:.0f}", f"{row['csr'] / row['copy']:.1f}", scipy_ratio,
             f"{row['peak_bytes'] / row['csr_bytes']:.2f}",
         )  # fmt: skip

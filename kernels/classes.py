@@ -8,7 +8,6 @@ node that differs from its representative.
 from __future__ import annotations
 
 import numpy as np
-
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import atomic_add
 

@@ -61,16 +61,6 @@ def _simulated_lane_scan(flag, lane, width):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
-def _warp_lane_sync():  # type: ignore[no-untyped-def]
-    cuda.syncwarp(cuda.activemask())
-
-
-@cuda.jit(device=True)
-def _simulated_lane_sync():  # type: ignore[no-untyped-def]
-    cuda.syncthreads()
-
-
-@cuda.jit(device=True)
 def _warp_lane_barrier(lane, width):  # type: ignore[no-untyped-def]
     group = np.uint32(0xFFFFFFFF) >> np.uint32(32 - width)
     cuda.syncwarp(group << np.uint32(cuda.laneid - lane))
@@ -89,7 +79,6 @@ def set_bit(bits, row, bit):  # type: ignore[no-untyped-def]
 
 lane_scan = _simulated_lane_scan if config.ENABLE_CUDASIM else _warp_lane_scan
 lane_barrier = _simulated_lane_barrier if config.ENABLE_CUDASIM else _warp_lane_barrier
-lane_sync = _simulated_lane_sync if config.ENABLE_CUDASIM else _warp_lane_sync
 
 BY_NAME = {
     "atomic_add": atomic_add,
@@ -99,6 +88,5 @@ BY_NAME = {
     "prefetch": prefetch,
     "lane_scan": lane_scan,
     "lane_barrier": lane_barrier,
-    "lane_sync": lane_sync,
     "set_bit": set_bit,
 }

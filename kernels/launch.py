@@ -154,7 +154,10 @@ def kernel(*signatures: str) -> Callable[[Callable[..., None]], Kernel]:
 
     def register(body: Callable[..., None]) -> Kernel:
         made = Kernel(body, signatures)
-        registry[made.name] = made
+        other = registry.setdefault(made.name, made)
+        files = {other.body.__code__.co_filename, body.__code__.co_filename}
+        if len(files) > 1:
+            raise ValueError(f"two kernels are named {made.name}, in {' and '.join(sorted(files))}: rename one")
         return made
 
     return register

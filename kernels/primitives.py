@@ -87,13 +87,8 @@ def lane_scan(flag, lane, width):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def lane_sync():  # type: ignore[no-untyped-def]
-    """Wait until all lanes of the item are here and see each other's writes."""
-
-
-@numba.njit(inline="always")
 def lane_barrier(lane, width):  # type: ignore[no-untyped-def]
-    """Wait until all lanes of the item are here and see each other's writes, wherever the lanes come from."""
+    """Wait until all lanes of the item are here and see each other's writes."""
 
 
 @numba.njit(inline="always")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from topognn.kernels.launch import kernel
-from topognn.kernels.primitives import atomic_add, lane_sync, set_bit
+from topognn.kernels.primitives import atomic_add, lane_barrier, set_bit
 
 
 @kernel(
@@ -29,12 +29,12 @@ def count_two_hop(i, lane, width, workers, indptr, indices, like, seen, counts):
             for second in range(indptr[middle] + lane, indptr[middle + 1], width):
                 if set_bit(seen, i, indices[second]):
                     found += 1
-        lane_sync()
+        lane_barrier(lane, width)
         seen[i, node >> 5] = 0
         for first in range(indptr[node], indptr[node + 1]):
             middle = indices[first]
             seen[i, middle >> 5] = 0
             for second in range(indptr[middle] + lane, indptr[middle + 1], width):
                 seen[i, indices[second] >> 5] = 0
-        lane_sync()
+        lane_barrier(lane, width)
         atomic_add(counts, node, found)

@@ -168,7 +168,7 @@ def test_cuda_needs_a_sync_for_the_list_of_bridges_only() -> None:
             assert found.bridges.shape == (7, 2)
     kernels = [entry.kernel for entry in launch.recorded]
     assert "search_depth_first" not in kernels
-    assert len(kernels) < 30 + 3 * 7  # 100 nodes: at most log2 of them, three times
+    assert len(kernels) < 20 + 2 * 7  # the logarithm of 100 nodes, twice
 
 
 @pytest.mark.skipif(not numba.config.ENABLE_CUDASIM, reason="needs NUMBA_ENABLE_CUDASIM=1")

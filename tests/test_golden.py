@@ -45,8 +45,13 @@ def test_graph_and_metrics(shared: Path, name: str) -> None:
     assert not graph.has_parallel_edges
     values = topognn.topometrics(graph)
     exact = "sink_nodes source_nodes disconnected_nodes removable_out_edges removable_in_edges one_hop two_hop"
+    exact += " components mean_component largest_component cut_edges cut_nodes"
     for metric in exact.split():
         assert values[metric] == want[metric], metric
+    assert values["k_core"] == pytest.approx(want["k_core"], rel=1e-12)
+    for motif, count in golden.get("motifs", {}).items():
+        if motif != "triangles":
+            assert values["motifs" if motif == "total" else f"motif_{motif}"] == count, motif
     assert values["strength"] == pytest.approx(want["strength"], rel=1e-6)
 
 
@@ -73,6 +78,7 @@ def test_input_padding_nodes(shared: Path) -> None:
     assert graph.num_edges == want["m"] == 4_811_579
     assert [p.size for p in graph.partitions] == want["dim"]
     values = topognn.topometrics(graph)
+    assert values["motifs"] == 30_871_183_472
     for metric in ("one_hop", "two_hop", "strength"):
         assert values[metric] == pytest.approx(want[metric], rel=1e-6)
 

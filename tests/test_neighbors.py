@@ -72,3 +72,15 @@ def test_strides_do_not_split_classes() -> None:
     graph = topognn.encode(model, (1, 32, 32), [torch.ones(2, 1, 3, 3), torch.ones(2, 2, 3, 3)])
     kinds = find_two_hop_classes(graph)[: 32 * 32].unique().numel()
     assert kinds <= 12**2
+
+
+def test_plain_graphs_with_cycles() -> None:
+    """A node that two steps lead back to counts once."""
+    generator = np.random.default_rng(0)
+    for nodes in (1, 5, 40, 200):
+        edges = generator.integers(0, nodes, (2, 3 * nodes))
+        graph = topognn.from_edge_index(torch.from_numpy(edges), num_nodes=nodes)
+        ones = np.ones(edges.shape[1])
+        steps = scipy.sparse.csr_array((ones, (edges[0], edges[1])), shape=(nodes, nodes))
+        reached = (scipy.sparse.eye_array(nodes, format="csr") + steps + steps @ steps).tocsr()
+        assert np.array_equal(get_two_hop_sizes(graph).numpy(), np.diff(reached.indptr))

@@ -50,4 +50,4 @@ def test_simulator_equals_cpu(width: int, monkeypatch: pytest.MonkeyPatch) -> No
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
         assert got[-3].tolist() == naive_labels(n, edges)
         assert got[-2].tolist() == got[-1].tolist() == naive_cores(n, edges)
-    assert {"hook", "compress", "peel", "peel_alone", "inspect_row", "merge_row"} <= seen
+    assert {"begin", "hook", "compress", "peel", "peel_alone", "inspect_row", "merge_row", "repeat_row"} <= seen

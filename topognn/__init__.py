@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.encoding.multipartite import encode as encode
     from topognn.errors import CheckpointError as CheckpointError
     from topognn.errors import DeviceError as DeviceError
+    from topognn.errors import GraphError as GraphError
     from topognn.errors import GraphMemoryError as GraphMemoryError
     from topognn.errors import MaskError as MaskError
     from topognn.errors import SparsityError as SparsityError
@@ -43,6 +44,11 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.masks import save_masks as save_masks
     from topognn.models import MODELS as MODELS
     from topognn.models import get_model as get_model
+    from topognn.plain import from_csr as from_csr
+    from topognn.plain import from_edge_index as from_edge_index
+    from topognn.plain import from_networkx as from_networkx
+    from topognn.plain import from_scipy as from_scipy
+    from topognn.plain_graph import PlainGraph as PlainGraph
     from topognn.pruning import PRUNERS as PRUNERS
     from topognn.pruning import apply_masks as apply_masks
     from topognn.pruning import prune as prune
@@ -50,6 +56,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.report import Topometrics as Topometrics
     from topognn.report import layer_table as layer_table
     from topognn.report import topometrics as topometrics
+    from topognn.report import trouble_table as trouble_table
     from topognn.tracing import trace as trace
     from topognn.tracing.layout import Layout as Layout
 
@@ -58,7 +65,15 @@ _HOMES = {
     "topognn.drawing.svg": ["draw"],
     "topognn.encoding.multipartite": ["encode"],
     "topognn.errors": [
-        *("CheckpointError", "DeviceError", "GraphMemoryError", "MaskError", "SparsityError", "TopognnError"),
+        *(
+            "CheckpointError",
+            "DeviceError",
+            "GraphError",
+            "GraphMemoryError",
+            "MaskError",
+            "SparsityError",
+            "TopognnError",
+        ),
         *("TraceError", "UnknownNameError", "UnsupportedOperation"),
     ],
     "topognn.example": ["example_graph", "example_model"],
@@ -69,8 +84,10 @@ _HOMES = {
     "topognn.kernels.launch": ["get_num_threads", "set_num_threads"],
     "topognn.masks": ["get_masks", "save_masks"],
     "topognn.models": ["MODELS", "get_model"],
+    "topognn.plain": ["from_csr", "from_edge_index", "from_networkx", "from_scipy"],
+    "topognn.plain_graph": ["PlainGraph"],
     "topognn.pruning": ["PRUNERS", "apply_masks", "prune"],
-    "topognn.report": ["METRICS", "Topometrics", "layer_table", "topometrics"],
+    "topognn.report": ["METRICS", "Topometrics", "layer_table", "topometrics", "trouble_table"],
     "topognn.tracing": ["trace"],
     "topognn.tracing.layout": ["Layout"],
 }

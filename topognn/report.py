@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,26 +16,34 @@ from topognn.errors import unknown_name
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.metrics import local, neighbors, strength
+from topognn.metrics.components import connected_components, find_outside_giant
+from topognn.metrics.cores import k_core
+from topognn.metrics.cuts import biconnectivity
+from topognn.metrics.motifs import motifs4
 
 
 class Metric(NamedTuple):
     """A topometric: its function, its group in the paper, and its published form.
 
     Attributes:
-        function: From a graph to a scalar tensor on the graph's device.
-        group: ``local``, ``neighbour``, ``strength``, ``global`` or ``expansion``.
-        column: Its name in the paper's released tables.
-        per: What the released tables divide it by.
+        function: From a graph (or from what ``of`` found) to a scalar tensor on the graph's device.
+        group: ``local``, ``neighbour``, ``strength`` or ``global``.
+        column: Its name in the paper's released tables; empty where they lack it.
+        per: What the released tables divide it by, if anything.
         is_count: Whether its value is a whole number.
-        needs_rows: Whether it builds a matrix.
+        of: An analysis of the graph that several topometrics share, so that it is made once.
     """
 
-    function: Callable[[MultipartiteGraph], Tensor]
+    function: Callable[[Any], Tensor]
     group: str
-    column: str
-    per: Literal["nodes", "edges"]
+    column: str = ""
+    per: Literal["nodes", "edges"] | None = None
     is_count: bool = False
-    needs_rows: bool = False
+    of: Callable[[Any], Any] | None = None
+
+
+def _motif(name: str, column: str = "") -> Metric:
+    return Metric(attrgetter(name), "neighbour", column, "edges" if column else None, True, motifs4)
 
 
 METRICS: dict[str, Metric] = {
@@ -44,8 +53,18 @@ METRICS: dict[str, Metric] = {
     "removable_out_edges": Metric(local.removable_out_edges, "local", "r-out", "edges", True),
     "removable_in_edges": Metric(local.removable_in_edges, "local", "r-in", "edges", True),
     "one_hop": Metric(neighbors.one_hop, "neighbour", "1-hop_nei", "edges"),
-    "two_hop": Metric(neighbors.two_hop, "neighbour", "2-hop_nei", "edges", needs_rows=True),
+    "two_hop": Metric(neighbors.two_hop, "neighbour", "2-hop_nei", "edges"),
+    "motifs": _motif("total", "motif"),
+    **{f"motif_{name}": _motif(name) for name in ("path", "claw", "cycle", "paw", "diamond", "clique")},
     "strength": Metric(strength.strength, "strength", "avg_node_strength", "edges"),
+    "k_core": Metric(k_core, "strength", "k-core", "edges"),
+    "components": Metric(attrgetter("count"), "global", "no_connected_components", None, True, connected_components),
+    "mean_component": Metric(
+        attrgetter("mean_size"), "global", "mean_connected_components", "nodes", False, connected_components
+    ),
+    "largest_component": Metric(attrgetter("largest"), "global", is_count=True, of=connected_components),
+    "cut_edges": Metric(attrgetter("num_bridges"), "global", "cut-edges", "edges", True, biconnectivity),
+    "cut_nodes": Metric(attrgetter("num_cut_nodes"), "global", "cut-nodes", "edges", True, biconnectivity),
 }
 
 
@@ -81,13 +100,17 @@ class Topometrics(Mapping[str, float]):
         return len(self._sizes) + len(self._names)
 
     def normalized(self) -> dict[str, float]:
-        """Return the values as the paper's released tables give them: under their column names, divided by
-        the number of nodes or of edges. NaN where the graph has no edge to divide by."""
-        return {METRICS[name].column: self._normalized(name) for name in self._names}
+        """Return the values that the paper's released tables have, under their column names.
+
+        Most are divided by the number of nodes or of edges; NaN where the graph has no edge to divide by.
+        """
+        return {METRICS[name].column: self._normalized(name) for name in self._names if METRICS[name].column}
 
     def _normalized(self, name: str) -> float:
-        size = self._sizes[METRICS[name].per]
-        return self[name] / size if size else math.nan
+        per = METRICS[name].per
+        if not METRICS[name].column or (per and not self._sizes[per]):
+            return math.nan
+        return self[name] / self._sizes[per] if per else self[name]
 
     def to_dict(self, prefix: str = "") -> dict[str, float]:
         """Return raw values by name, each name with ``prefix``, as loggers want them.
@@ -127,7 +150,9 @@ def topometrics(graph: MultipartiteGraph, metrics: Iterable[str] | None = None) 
         metrics: Their names; all of :data:`METRICS` by default.
 
     Returns:
-        A mapping from name to number, which makes one host sync, when it is first read.
+        A mapping from name to number, which makes one host sync, when it is first read. (``k_core`` makes some of
+        its own on a GPU: see there.) Counts from 2**53 on are rounded: :func:`topognn.metrics.motifs4` has them
+        as int64.
 
     Raises:
         UnknownNameError: There is no such metric; the message names the nearest.
@@ -144,7 +169,11 @@ def topometrics(graph: MultipartiteGraph, metrics: Iterable[str] | None = None) 
     for name in names:
         if name not in METRICS:
             raise unknown_name("metric", name, METRICS)
-    values = [METRICS[name].function(graph).to(torch.float64) for name in names]
+    analyses = {of: of(graph) for of in dict.fromkeys(METRICS[name].of for name in names) if of is not None}
+    values = []
+    for name in names:
+        metric = METRICS[name]
+        values.append(metric.function(analyses[metric.of] if metric.of else graph).to(torch.float64))
     stacked = torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
     return Topometrics(names, stacked, graph.num_nodes, graph.num_edges)
 
@@ -172,3 +201,32 @@ def layer_table(graph: MultipartiteGraph) -> list[LayerRow]:
         LayerRow(c.layer, c.weight_shape, k.count, k.count / c.num_weights, int(e))
         for (c, k), e in zip(layers, edges, strict=True)
     ]
+
+
+class TroubleRow(NamedTuple):
+    """Where a graph's trouble sits: counts of one partition's nodes, and of the bridges that end in it."""
+
+    partition: str
+    nodes: int
+    sinks: int
+    sources: int
+    bridges: int
+    cut_nodes: int
+    outside_giant: int
+
+
+def trouble_table(graph: MultipartiteGraph) -> list[TroubleRow]:
+    """Return one row a partition: its sinks, sources, bridges into it, articulation points, nodes outside the giant.
+
+    >>> from topognn import example_graph
+    >>> trouble_table(example_graph())[1]
+    TroubleRow(partition='0', nodes=8, sinks=1, sources=1, bridges=8, cut_nodes=4, outside_giant=3)
+    """
+    found = biconnectivity(graph)
+    into = torch.zeros(graph.num_nodes, dtype=torch.int64, device=graph.device)
+    ends = found.bridges[:, 1]
+    into.scatter_add_(0, ends, torch.ones_like(ends))
+    columns = [local.find_sinks(graph), local.find_sources(graph), into, found.is_cut_node, find_outside_giant(graph)]
+    sums = [column[p.offset : p.end].sum() for p in graph.partitions for column in columns]
+    counts = iter(map(int, read(torch.stack(sums))))
+    return [TroubleRow(p.name, p.size, *(next(counts) for _ in columns)) for p in graph.partitions]

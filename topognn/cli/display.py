@@ -15,6 +15,7 @@ from rich.text import Text
 
 from topognn.cli.measuring import needs_data
 from topognn.cli.outcome import Outcome
+from topognn.report import TroubleRow
 
 WIDTH = 120  # of tables that do not go to a terminal
 
@@ -39,6 +40,8 @@ def show_report(outcome: Outcome, with_layers: bool) -> None:
     _print(console, metric_table(outcome))
     if with_layers:
         _print(console, layer_table(outcome))
+    if outcome.trouble is not None:
+        _print(console, trouble_table(outcome.trouble))
     console.print(Text(format_costs(outcome)))
 
 
@@ -96,7 +99,7 @@ def metric_table(outcome: Outcome) -> Table:
     last = ""
     for name, group, value, column, normalized in outcome.rows():
         shown = "" if group == last else group
-        table.add_row(shown, name, format_number(value), column, format_number(normalized))
+        table.add_row(shown, name, format_number(value), column, format_number(normalized) if column else "")
         last = group
     return table
 
@@ -108,6 +111,15 @@ def layer_table(outcome: Outcome) -> Table:
     for row in outcome.layers:
         shape = "x".join(map(str, row.shape))
         table.add_row(Text(row.layer), shape, f"{row.kept:,}", f"{row.density:.4f}", f"{row.edges:,}")
+    return table
+
+
+def trouble_table(rows: list[TroubleRow]) -> Table:
+    """Return a row a partition: what is wrong there."""
+    columns = ("nodes", "sinks", "sources", "bridges into it", "cut nodes", "outside giant")
+    table = _new_table("partition", *columns, right=columns)
+    for row in rows:
+        table.add_row(Text(row.partition), *(f"{count:,}" for count in row[1:]))
     return table
 
 

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 import warnings
@@ -18,6 +19,10 @@ from typer.core import TyperGroup
 from topognn.cli.sources import FORMS, ArgumentError
 from topognn.errors import TopognnError
 from topognn.version import __version__
+
+# Read when torch is loaded: threads that wait for each other by spinning are a hundred times slower where
+# another process wants the same cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Commands(TyperGroup):
@@ -111,6 +116,7 @@ def report(
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write all as JSON; - for stdout alone.")] = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write topometrics as CSV; - likewise.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show a table of layers too.")] = False,
+    where: Annotated[bool, typer.Option("--where", help="Show where sinks, sources, cuts and islands sit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Compute the topometrics of a pruned model: raw, and normalised as published."""
@@ -128,7 +134,9 @@ def report(
     for path, _ in texts:
         if path is not None and path != "-":
             check_writable(path)
-    request = Request(model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, device)
+    request = Request(
+        model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, device, where
+    )
     with _quiet(debug):
         outcome = measure(request, make_status())
     for path, to_text in texts:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topognn.report import LayerRow, Topometrics
+    from topognn.report import LayerRow, Topometrics, TroubleRow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Request:
     metrics: str | None = None
     shortcuts: str = "parametric"
     device: str | None = None
+    where: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Outcome:
     Attributes:
         origin: Where the masks are from, in words.
         kept, weights: Number of kept and of all prunable weights.
+        trouble: Where the trouble sits, if that was asked for.
         seconds: Wall time of each phase.
         peak_bytes: Most memory held: by torch on a GPU, by the process on the CPU.
     """
@@ -50,6 +52,7 @@ class Outcome:
     device: str
     topometrics: Topometrics
     layers: list[LayerRow]
+    trouble: list[TroubleRow] | None
     seconds: dict[str, float]
     peak_bytes: int
 
@@ -81,6 +84,7 @@ class Outcome:
             "weights": self.weights,
             **values,
             "layers": [layer._asdict() for layer in self.layers],
+            "where": None if self.trouble is None else [row._asdict() for row in self.trouble],
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
         }

@@ -66,7 +66,7 @@ def draw(graph: MultipartiteGraph, path: str | os.PathLike[str] | None = None) -
 
     >>> from topognn.example import example_graph
     >>> draw(example_graph()).count("<circle class='node'")
-    15
+    19
     """
     if path is not None:
         check_writable(path)

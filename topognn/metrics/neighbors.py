@@ -12,11 +12,12 @@ from topognn.graph import MultipartiteGraph
 from topognn.kernels.classes import check_row, check_steps, hash_row, hash_steps
 from topognn.kernels.launch import get_num_threads
 from topognn.kernels.two_hop import count_two_hop
+from topognn.plain_graph import Graph
 
 _SCRATCH = 2**28  # bytes of bitmaps at most on a GPU, where many workers run at once
 
 
-def one_hop(graph: MultipartiteGraph) -> Tensor:
+def one_hop(graph: Graph) -> Tensor:
     """Return the mean over nodes of how many nodes are at directed distance <= 1, itself included; float64 scalar.
 
     Builds no matrix: it is 1 + edges / nodes.
@@ -28,7 +29,7 @@ def one_hop(graph: MultipartiteGraph) -> Tensor:
     return graph.out_degrees.double().mean() + 1
 
 
-def two_hop(graph: MultipartiteGraph) -> Tensor:
+def two_hop(graph: Graph) -> Tensor:
     """Return the mean over nodes of how many nodes are at directed distance <= 2, itself included; float64 scalar.
 
     Exact: distinct nodes are counted by enumeration over the CSR, for one node of every class of nodes that look
@@ -41,9 +42,11 @@ def two_hop(graph: MultipartiteGraph) -> Tensor:
     return get_two_hop_sizes(graph).double().mean()
 
 
-def get_two_hop_sizes(graph: MultipartiteGraph) -> Tensor:
+def get_two_hop_sizes(graph: Graph) -> Tensor:
     """Return for each node how many nodes are at directed distance <= 2, itself included; int64 ``(nodes,)``."""
     rows = graph.rows("out")
+    if graph.num_nodes == 0:
+        return rows.indptr[:0]
     like = find_two_hop_classes(graph)
     words = -(-graph.num_nodes // 32)
     workers = 8 * get_num_threads() if graph.device.type == "cpu" else max(32, _SCRATCH // (4 * words))
@@ -55,7 +58,7 @@ def get_two_hop_sizes(graph: MultipartiteGraph) -> Tensor:
     return counts[like]
 
 
-def find_two_hop_classes(graph: MultipartiteGraph) -> Tensor:
+def find_two_hop_classes(graph: Graph) -> Tensor:
     """Return for each node the first node that looks the same within two steps; int64 ``(nodes,)``.
 
     Two rows are alike if one is the other shifted: ``row(v) = row(u) + c``. Two nodes are alike if their neighbours'
@@ -93,8 +96,10 @@ def _first_of_each(values: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(0, order, order[starts])
 
 
-def _find_tied(graph: MultipartiteGraph) -> Tensor:
+def _find_tied(graph: Graph) -> Tensor:
     """Return which nodes may reach a partition both in one step and in two."""
+    if not isinstance(graph, MultipartiteGraph):  # without partitions: any may
+        return torch.ones(graph.num_nodes, dtype=torch.bool, device=graph.device)
     targets: dict[int, set[int]] = {}
     for connection in graph.connections:
         for source in connection.sources:

@@ -185,4 +185,5 @@ class Expressions:
                 value = getattr(value, part)
         except AttributeError:
             raise MaskError(f"the model no longer has {name!r}: it changed after tracing, so trace it again") from None
-        return value
+        tensor: Tensor = value
+        return tensor

@@ -7,8 +7,16 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = (HERE / "topognn" / "version.py").read_text().split('"')[-2]
 
-CUDA = ["numba-cuda[cu{0}]>=0.20", "cupy-cuda{0}x>=13", "cugraph-cu{0}>=25.4"]
-CHECK = ["numba-cuda[cu13]>=0.20"]  # compiles kernels for GPUs that are not there
+# NVVM and ptxas come from their own wheels: numba-cuda's extras pin another CUDA toolkit than torch's wheels do.
+COMPILER = {12: "nvidia-cuda-nvcc-cu12==12.*", 13: "nvidia-cuda-nvcc==13.*"}
+
+
+def cuda(major):
+    """Return what GPUs of a CUDA generation need."""
+    return ["numba-cuda>=0.20", COMPILER[major], f"cupy-cuda{major}x>=13", f"cugraph-cu{major}>=25.4"]
+
+
+CHECK = ["numba-cuda>=0.20", COMPILER[13]]  # compiles kernels for GPUs that are not there
 PEERS = ["networkx>=3", "igraph>=0.11"]
 TEST = ["pytest>=8", "hypothesis>=6.100", "pandas>=2", *PEERS, *CHECK]
 
@@ -34,8 +42,8 @@ setup(
         "safetensors>=0.4",
     ],
     extras_require={
-        "cuda12": [line.format(12) for line in CUDA],
-        "cuda13": [line.format(13) for line in CUDA],
+        "cuda12": cuda(12),
+        "cuda13": cuda(13),
         "study": [
             "pandas>=2",
             "pyarrow>=15",

@@ -48,7 +48,10 @@ def assemble(walk: Propagation, weights: Weights) -> Layout:
     for use in walk.uses:
         if isinstance(use, Shortcut):
             target_ids = finish(use.target_ids).flatten(1)
-            (number,) = owners(target_ids)
+            ends = owners(target_ids)
+            if not ends:  # the sum keeps nothing of its fresh operand but padding
+                continue
+            (number,) = ends
             ids = _sources_of_targets(finish(use.ids).flatten(1), target_ids, partitions[number])
             connections.append(_shortcut(use, ids, number, partitions[number], owners(ids)))
         else:

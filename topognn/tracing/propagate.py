@@ -20,7 +20,7 @@ from topognn.errors import TraceError, UnsupportedOperation
 from topognn.tracing import operations
 from topognn.tracing.capture import Captured, Expressions, name_of
 from topognn.tracing.draft import Block, LayerUse, Shortcut, Value
-from topognn.tracing.geometry import get_geometry, get_padding, shape_of
+from topognn.tracing.nodes import function_of, get_geometry, get_padding, has_one_reader, module_path, shape_of
 
 
 class Propagation:
@@ -55,7 +55,7 @@ class Propagation:
         if not all(map(_is_value, operands)):
             raise self._unsupported(node, "it reads a tuple of tensors")
         if name in ("add", "sub", "mul", "div", "true_divide") and len(self._carriers(node)) > 1:
-            if _function(node) and all(torch.equal(o.ids, operands[0].ids) for o in operands):
+            if function_of(node) and all(torch.equal(o.ids, operands[0].ids) for o in operands):
                 return operands[0]  # a step inside an activation, such as x / (1 + |x|)
             if name in ("add", "sub"):
                 return self._sum(node)
@@ -111,7 +111,7 @@ class Propagation:
     def _passed_on(self, node: Node) -> int | None:
         """Return the block whose fresh output a transparent operation passes on, if any."""
         carriers = self._carriers(node)
-        if len(carriers) != 1 or not _has_one_reader(carriers[0]):
+        if len(carriers) != 1 or not has_one_reader(carriers[0]):
             return None
         fresh: int | None = self._values[carriers[0]].fresh
         return fresh
@@ -161,7 +161,7 @@ class Propagation:
 
     def _names(self, node: Node) -> tuple[str, str]:
         """Return a layer's module path and its weight's name, and remember how the weight is computed."""
-        root, module = _node(node.args[1]), _module_path(node)
+        root, module = _node(node.args[1]), module_path(node)
         weight = self._weight_name(root) or f"{module}.weight"
         self.expressions.add(weight, root)
         owns_others = weight != f"{module}.weight" and weight.startswith(f"{module}.")
@@ -201,7 +201,7 @@ class Propagation:
         moved = operations.move(node.target, given, kwargs, layers[0].shape[0])  # type: ignore[arg-type]
         if isinstance(moved, Tensor):
             return Value(moved, fresh)
-        return [Value(part, fresh if _has_one_reader(node) else None) for part in moved]
+        return [Value(part, fresh if has_one_reader(node) else None) for part in moved]
 
     def _product(self, node: Node) -> Value:
         shape = shape_of(node)
@@ -214,7 +214,7 @@ class Propagation:
         carriers = self._carriers(node)
         operands = [self._values[n].ids.expand(-1, *shape) for n in carriers]
         fresh = [
-            self._values[n].fresh if _has_one_reader(n) and carriers.count(n) == 1 and shape_of(n) == shape else None
+            self._values[n].fresh if has_one_reader(n) and carriers.count(n) == 1 and shape_of(n) == shape else None
             for n in carriers
         ]
         whole = [f is not None and self._is_whole(ids, f) for ids, f in zip(operands, fresh, strict=True)]
@@ -227,7 +227,7 @@ class Propagation:
             if self.shortcuts == "all":
                 self.uses.append(Shortcut(node.name, operands[1 - one], operands[one], fresh[one]))  # type: ignore
             return Value(operands[one], fresh[one])
-        name = f"{path}.{node.name}" if (path := _module_path(node)) else node.name
+        name = f"{path}.{node.name}" if (path := module_path(node)) else node.name
         made = self._new_block(name, shape[1:] if len(shape) > 1 and shape[0] == 1 else shape).view(1, *shape)
         for ids in operands:
             self.uses.append(Shortcut(name, ids, made, len(self.blocks) - 1))
@@ -250,7 +250,7 @@ class Propagation:
         other.name = f"{one.name}+{other.name}"
 
     def _unsupported(self, node: Node, why: str = "") -> UnsupportedOperation:
-        where = _module_path(node) or "the model's own forward"
+        where = module_path(node) or "the model's own forward"
         return UnsupportedOperation(
             f"operation {name_of(node)!r} in {where} has no graph meaning yet{': ' if why else ''}{why}. "
             "Supported: conv1d/2d and linear layers, elementwise activations, normalisation, dropout, pooling, "
@@ -265,26 +265,3 @@ def _node(argument: Any) -> Node:
 
 def _is_value(value: Any) -> bool:
     return isinstance(value, Value)
-
-
-def _has_one_reader(node: Node) -> bool:
-    """Tell whether a tensor is read in one place only: ``x + x`` reads it in two, ``softsign(x)`` in one."""
-    places = [_function(user) or (user, k) for user in node.users for k in range(_count_reads(user, node))]
-    return len(set(places)) == 1
-
-
-def _count_reads(user: Node, node: Node) -> int:
-    return sum(leaf is node for leaf in tree_leaves((user.args, user.kwargs)))
-
-
-def _function(node: Node) -> str:
-    """Return which call of a function of ``torch.nn.functional`` a node is a step of; empty if of none."""
-    call, kind = node.meta.get("torch_fn", ("", ""))
-    return call if kind.startswith("function.") else ""
-
-
-def _module_path(node: Node) -> str:
-    """Return the path of the innermost module that a node was traced in; parametrizations count as their owner."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = next(reversed([p for p, _ in stack.values()]), "") if stack else ""
-    return str(path).split(".parametrizations.")[0]

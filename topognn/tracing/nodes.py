@@ -1,10 +1,11 @@
-"""Read a convolution's geometry off its node in an exported graph."""
+"""What can be read off a node of an exported graph: shapes, geometry, readers, the module that it is from."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch.fx import Node
+from torch.utils._pytree import tree_leaves
 
 from topognn.tracing.capture import name_of
 
@@ -48,3 +49,26 @@ def _pair(value: Any, default: int, axes: int) -> Pair:
     values = list(value) if isinstance(value, list | tuple) else [value]
     values = values * axes if len(values) == 1 else values
     return (default, values[0]) if axes == 1 else (values[0], values[1])
+
+
+def has_one_reader(node: Node) -> bool:
+    """Tell whether a tensor is read in one place only: ``x + x`` reads it in two, ``softsign(x)`` in one."""
+    places = [function_of(user) or (user, k) for user in node.users for k in range(_count_reads(user, node))]
+    return len(set(places)) == 1
+
+
+def _count_reads(user: Node, node: Node) -> int:
+    return sum(leaf is node for leaf in tree_leaves((user.args, user.kwargs)))
+
+
+def function_of(node: Node) -> str:
+    """Return which call of a function of ``torch.nn.functional`` a node is a step of; empty if of none."""
+    call, kind = node.meta.get("torch_fn", ("", ""))
+    return call if kind.startswith("function.") else ""
+
+
+def module_path(node: Node) -> str:
+    """Return the path of the innermost module that a node was traced in; parametrizations count as their owner."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed([p for p, _ in stack.values()]), "") if stack else ""
+    return str(path).split(".parametrizations.")[0]

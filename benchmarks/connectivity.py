@@ -38,6 +38,7 @@ from topognn.plain import from_csr, from_edge_index
 from topognn.plain_graph import PlainGraph
 
 THREADS = 2
+LARGE = 60_000_000  # edges from which on peers that need tens of bytes an edge are left out
 
 
 # -- graphs ---------------------------------------------------------------------------------------------------
@@ -87,6 +88,7 @@ GRAPHS: dict[str, Callable[[], PlainGraph]] = {
     "resnet20 95 % erk": lambda: network("resnet20", 0.95),
     "geometric": geometric,
     "R-MAT": rmat,
+    "wide_resnet28_2 dense": lambda: network("wide_resnet28_2", 0.0),
     "path of 1e6, shuffled": long_path,
     "random, 1e6 nodes": uniform,
 }
@@ -214,6 +216,8 @@ def measure(name: str, operations: list[str], repeats: int) -> list[dict[str, An
     graph = GRAPHS[name]()
     libraries = {c.library for operation in operations for c in OPERATIONS[operation]}
     known = [lib for lib in DOORS if lib in libraries and importlib.util.find_spec(lib)]
+    if graph.num_edges > LARGE:
+        known = [lib for lib in known if lib in ("topognn", "scipy")]
     records: list[dict[str, Any]] = []
     given, conversion = {}, {}
     for library in known:

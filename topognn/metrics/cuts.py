@@ -17,6 +17,7 @@ from torch import Tensor
 from topognn.encoding.rows import Rows
 from topognn.kernels.biconnectivity import find_first, label_entries, mark_bridges, mark_heads
 from topognn.kernels.host import read
+from topognn.kernels.launch import get_num_threads
 from topognn.metrics.spanning import Forest, grow_forest, search_depth_first
 from topognn.plain_graph import Graph
 
@@ -89,8 +90,7 @@ def biconnectivity(graph: Graph, algorithm: Literal["serial", "parallel"] | None
         graph: The graph.
         algorithm: One depth-first search in ``serial``, linear in the edges; or union-find, an Euler tour and
             range minima in ``parallel``, in a number of launches that grows with the logarithm of the nodes,
-            however long the paths. By default the second, but the first on a CPU for less than two edges a node,
-            where it is faster.
+            however long the paths. By default the second, but the first on one CPU thread.
 
     >>> from topognn.plain import from_edge_index
     >>> found = biconnectivity(from_edge_index([[0, 1, 2, 2], [1, 2, 0, 3]]))
@@ -99,8 +99,8 @@ def biconnectivity(graph: Graph, algorithm: Literal["serial", "parallel"] | None
     """
     rows, nodes = graph.rows("both"), graph.num_nodes
     if algorithm is None:
-        few = rows.num_entries < 4 * nodes
-        algorithm = "serial" if graph.device.type == "cpu" and few else "parallel"
+        alone = graph.device.type == "cpu" and get_num_threads() == 1
+        algorithm = "serial" if alone else "parallel"
     forest = (search_depth_first if algorithm == "serial" else grow_forest)(rows, nodes)
     is_cut_node = torch.zeros(nodes, dtype=torch.bool, device=graph.device)
     is_alone = torch.ones_like(is_cut_node)

@@ -21,7 +21,11 @@ from rich.console import Console
 import topognn
 from topognn.metrics.neighbors import get_two_hop_sizes
 
-GRAPHS = {"conv6 98 % erk": ("conv6", 0.98), "resnet20 95 % erk": ("resnet20", 0.95)}
+GRAPHS = {
+    "conv6 98 % erk": ("conv6", 0.98),
+    "resnet20 95 % erk": ("resnet20", 0.95),
+    "resnet20 60 % erk": ("resnet20", 0.6),
+}
 
 
 def encode(model_name: str, sparsity: float) -> topognn.MultipartiteGraph:

@@ -8,6 +8,7 @@ in the set of ``p``; a root, its own parent, is alone in its set.
 from __future__ import annotations
 
 import numpy as np
+
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import atomic_cas, atomic_max, atomic_min
 

@@ -20,14 +20,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import topognn.kernels
 from numba.core import sigutils, types
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from topognn.kernels import launch
 
+import topognn.kernels
 from topognn.errors import DeviceError
+from topognn.kernels import launch
 
 ARCHITECTURES = ((7, 5), (8, 0), (9, 0), (10, 0))
 

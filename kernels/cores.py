@@ -12,6 +12,7 @@ before it, so a CPU thread alone is faster than two that share the work (20 ms a
 from __future__ import annotations
 
 import numpy as np
+
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_min, lane_barrier, prefetch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from topognn.kernels.launch import kernel
 
 _SEARCH = "int64[::1], {0}[::1], int64[::1], {0}[::1], {0}[::1], {0}[::1], {0}[::1], {0}[::1]"

@@ -7,6 +7,7 @@ end (Wang et al., VLDB 2019). ``splits[v]`` is where the entries of row ``v`` pa
 from __future__ import annotations
 
 import numpy as np
+
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import atomic_add, lane_barrier
 

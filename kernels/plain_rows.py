@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import atomic_add, atomic_min
 

@@ -8,6 +8,7 @@ that share rows are filled one after the other.
 from __future__ import annotations
 
 import numpy as np
+
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import lane_scan
 

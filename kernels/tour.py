@@ -9,6 +9,7 @@ JaJa, ALENEX 1999).
 from __future__ import annotations
 
 import numpy as np
+
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import atomic_add
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from topognn.kernels import host, launch
 from torch._subclasses import FakeTensorMode
 
 import topognn
@@ -22,6 +21,7 @@ from tests.plain_graphs import NAMED, Edges, array, path, random_graphs, shuffle
 from tests.test_golden import load
 from tests.test_simulator import simulated
 from topognn.encoding.rows import Rows
+from topognn.kernels import host, launch
 from topognn.metrics.cuts import Biconnectivity, biconnectivity, cut_edges, cut_nodes
 from topognn.plain import from_edge_index
 from topognn.plain_graph import PlainGraph

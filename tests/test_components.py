@@ -9,12 +9,12 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from topognn.kernels.host import answering
 from torch._subclasses import FakeTensorMode
 
 import topognn
 from tests.plain_graphs import NAMED, Edges, cycle, grid, path, random_graphs, shuffled, star
 from tests.test_golden import load
+from topognn.kernels.host import answering
 from topognn.metrics.components import (
     components,
     connected_components,

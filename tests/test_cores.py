@@ -9,13 +9,13 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from topognn.kernels.host import answering, count_syncs
 from torch._subclasses import FakeTensorMode
 
 import topognn
 from tests.plain_graphs import NAMED, Edges, clique, cycle, grid, path, random_graphs, shuffled, star
 from tests.test_components import graph_of
 from tests.test_golden import load
+from topognn.kernels.host import answering, count_syncs
 from topognn.metrics import cores
 from topognn.metrics.cores import core_numbers, k_core
 from topognn.plain import from_edge_index

@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from topognn.kernels.host import count_syncs
 from torch import Tensor, nn
 
 import topognn
@@ -19,6 +18,7 @@ from topognn.drawing import arranging
 from topognn.drawing.arranging import RADIUS, arrange
 from topognn.drawing.svg import KINDS, DrawingError, draw
 from topognn.errors import CheckpointError
+from topognn.kernels.host import count_syncs
 from topognn.metrics.local import find_disconnected, find_sinks, find_sources
 from topognn.tracing.layout import Partition
 

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from topognn.kernels import host, launch
 from torch._subclasses import FakeTensor, FakeTensorMode
 
 import topognn
 from tests.architectures import NAMED
 from topognn.encoding.multipartite import encode_kept
+from topognn.kernels import host, launch
 from topognn.tracing.layout import Layout
 
 CUDA = torch.device("cuda", 0)

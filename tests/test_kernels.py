@@ -10,10 +10,10 @@ from pathlib import Path
 import numba
 import pytest
 import torch
-from topognn.kernels import check, launch
-from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_max, atomic_min
 
 import topognn
+from topognn.kernels import check, launch
+from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_max, atomic_min
 
 in_simulator = pytest.mark.skipif(numba.config.ENABLE_CUDASIM, reason="the simulator replaces the compiler")
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from topognn.kernels import launch
 from torch._subclasses import FakeTensorMode
 
 import topognn
@@ -21,6 +20,7 @@ from tests.plain_graphs import NAMED, Edges, array, clique, path, random_graphs,
 from tests.test_golden import load
 from tests.test_simulator import simulated
 from topognn.encoding.rows import Rows
+from topognn.kernels import launch
 from topognn.metrics import motifs as module
 from topognn.metrics.motifs import Motifs, motifs, motifs4
 from topognn.plain import from_edge_index

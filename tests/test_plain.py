@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from topognn.kernels.host import answering, count_syncs
 from torch._subclasses import FakeTensorMode
 
 import topognn
 from tests.plain_graphs import random_graphs
 from topognn.errors import DeviceError, GraphError
+from topognn.kernels.host import answering, count_syncs
 from topognn.metrics.neighbors import one_hop
 from topognn.plain import from_csr, from_edge_index, from_networkx, from_scipy
 from topognn.plain_graph import PlainGraph, get_simple_rows

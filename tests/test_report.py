@@ -10,12 +10,12 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from topognn.kernels import host
 from torch import nn
 
 import topognn
 from tests.architectures import NAMED
 from tests.conftest import edges_of
+from topognn.kernels import host
 
 SOME = ["residual projection", "overlapping pool before conv", "tokens", "permuted sum", "all pruned"]
 

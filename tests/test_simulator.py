@@ -13,10 +13,10 @@ import numba
 import pytest
 import torch
 from numba import cuda
-from topognn.kernels import launch
 
 import topognn
 from tests.architectures import NAMED, Architecture
+from topognn.kernels import launch
 from topognn.metrics.neighbors import get_two_hop_sizes
 
 pytestmark = pytest.mark.skipif(

@@ -55,11 +55,11 @@ def get_two_hop_sizes(graph: Graph) -> Tensor:
     counts = torch.zeros(graph.num_nodes, dtype=torch.int64, device=graph.device)
     work = 1000 * rows.num_entries / graph.num_nodes  # roughly: it decides how many threads share a node
     count_two_hop.launch(workers, workers, rows.indptr, rows.indices, like, seen, counts, work=work)
-    return counts[like]
+    return counts[like.long()]
 
 
 def find_two_hop_classes(graph: Graph) -> Tensor:
-    """Return for each node the first node that looks the same within two steps; int64 ``(nodes,)``.
+    """Return for each node the first node that looks the same within two steps; in the indices' dtype, ``(nodes,)``.
 
     Two rows are alike if one is the other shifted: ``row(v) = row(u) + c``. Two nodes are alike if their neighbours'
     rows are alike one by one and lie in the same way to each other: then the nodes reached in two steps are the
@@ -71,16 +71,16 @@ def find_two_hop_classes(graph: Graph) -> Tensor:
     nodes, work = graph.num_nodes, rows.num_entries / graph.num_nodes
     fingerprints = torch.zeros(nodes, dtype=torch.int64, device=graph.device)
     hash_row.launch(nodes, rows.indptr, rows.indices, fingerprints, work=work)
-    like = _first_of_each(fingerprints)
+    like = _first_of_each(fingerprints).to(rows.indices.dtype)
     same = like.clone()
     check_row.launch(nodes, rows.indptr, rows.indices, like, same, work=work)
-    firsts = torch.full((nodes,), -1, dtype=torch.int64, device=graph.device)
+    firsts = rows.indices.new_full((nodes,), -1)
     if rows.num_entries:
         begins = rows.indptr[:-1].clamp(max=rows.num_entries - 1)  # an empty last row begins behind the end
-        firsts = torch.where(rows.indptr.diff() > 0, rows.indices[begins].to(torch.int64), firsts)
+        firsts = torch.where(rows.indptr.diff() > 0, rows.indices[begins], firsts)
     tied = _find_tied(graph)
     hash_steps.launch(nodes, rows.indptr, rows.indices, same, firsts, tied, fingerprints.zero_(), work=work)
-    like = _first_of_each(fingerprints)
+    like = _first_of_each(fingerprints).to(rows.indices.dtype)
     alike = like.clone()
     check_steps.launch(nodes, rows.indptr, rows.indices, same, firsts, tied, like, alike, work=work)
     return alike

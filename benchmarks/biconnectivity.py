@@ -1,4 +1,4 @@
-"""Bridges and articulation points against python-igraph and NetworKit: the same undirected CSR for all.
+"""Bridges and articulation points against python-igraph, NetworKit and graph-tool: the same undirected CSR for all.
 
     python benchmarks/biconnectivity.py [--only GRAPH ...] [--operations NAME ...] [--repeats 7] [--out results.json]
 
@@ -49,6 +49,20 @@ def read_networkit(made: Any) -> NDArray[Any]:
     return canonical([part for part in parts if len(part) == 2], np.flatnonzero(counts > 1))
 
 
+def ask_graph_tool(graph: Any) -> Any:
+    import graph_tool.topology
+
+    return graph, graph_tool.topology.label_biconnected_components(graph)
+
+
+def read_graph_tool(found: Any) -> NDArray[Any]:
+    """A bridge is a component of one edge."""
+    graph, (component, is_point, sizes) = found
+    ends = graph.get_edges()
+    alone = np.asarray(sizes)[component.a[: len(ends)]] == 1
+    return canonical(ends[alone], np.flatnonzero(is_point.a))
+
+
 def canonical(bridges: Any, points: Any) -> NDArray[Any]:
     """All bridges in ascending order, the lower end first, and after them all points in ascending order."""
     ends = np.sort(np.array(bridges, dtype=np.int64).reshape(-1, 2), 1)
@@ -65,6 +79,7 @@ connectivity.OPERATIONS = {
             lambda found: canonical([found[0].es[e].tuple for e in found[1]], found[2]),
         ),
         Contestant("networkit", ask_networkit, read_networkit),
+        Contestant("graph_tool", ask_graph_tool, read_graph_tool),
     ],
     "the same, serial": [ours("serial")],
     "the same, parallel": [ours("parallel")],

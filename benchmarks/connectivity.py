@@ -1,4 +1,4 @@
-"""Connectivity against SciPy, python-igraph and NetworKit: the same undirected CSR in memory for all.
+"""Connectivity against SciPy, python-igraph, NetworKit and graph-tool: the same undirected CSR in memory for all.
 
     python benchmarks/connectivity.py [--only GRAPH ...] [--operations NAME ...] [--repeats 7] [--out results.json]
 
@@ -125,12 +125,41 @@ def to_networkit(graph: PlainGraph) -> Any:
     return networkit.GraphFromCoo((source, target), n=graph.num_nodes, directed=False)
 
 
+def to_graph_tool(graph: PlainGraph) -> Any:
+    import graph_tool
+
+    graph_tool.openmp_set_num_threads(THREADS)
+    made = graph_tool.Graph(directed=False)
+    made.add_vertex(graph.num_nodes)
+    made.add_edge_list(pairs(graph.rows("both")))
+    return made
+
+
 DOORS: dict[str, Callable[[PlainGraph], Any]] = {
     "topognn": lambda graph: graph,
     "scipy": to_scipy,
     "igraph": to_igraph,
     "networkit": to_networkit,
+    "graph_tool": to_graph_tool,
 }
+
+
+def is_installed(library: str) -> bool:
+    """Tell whether a library can be imported: graph-tool, a Debian package, may be built for another NumPy."""
+    if importlib.util.find_spec(library) is None:
+        return False
+    try:
+        importlib.import_module(library)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def graph_tool_run(function: str, **options: Any) -> Callable[[Any], Any]:
+    def run(graph: Any) -> Any:
+        return getattr(importlib.import_module("graph_tool.topology"), function)(graph, **options)
+
+    return run
 
 
 def networkit_run(module: str, algorithm: str) -> Callable[[Any], Any]:
@@ -187,6 +216,9 @@ OPERATIONS: dict[str, list[Contestant]] = {
             networkit_run("components", "ParallelConnectedComponents"),
             parts_of_networkit,
         ),
+        Contestant(
+            "graph_tool", graph_tool_run("label_components", directed=False), lambda found: canonical_labels(found[0].a)
+        ),
     ],
     "cores": [
         Contestant("topognn", core_numbers, lambda found: found.numpy()),
@@ -194,6 +226,7 @@ OPERATIONS: dict[str, list[Contestant]] = {
         Contestant(
             "networkit", networkit_run("centrality", "CoreDecomposition"), lambda found: np.asarray(found.scores())
         ),
+        Contestant("graph_tool", graph_tool_run("kcore_decomposition"), lambda found: np.array(found.a)),
     ],
 }
 
@@ -215,7 +248,7 @@ def measure(name: str, operations: list[str], repeats: int) -> list[dict[str, An
     """One record for each operation and contestant on a graph; raises where results differ."""
     graph = GRAPHS[name]()
     libraries = {c.library for operation in operations for c in OPERATIONS[operation]}
-    known = [lib for lib in DOORS if lib in libraries and importlib.util.find_spec(lib)]
+    known = [lib for lib in DOORS if lib in libraries and is_installed(lib)]
     if graph.num_edges > LARGE:
         known = [lib for lib in known if lib in ("topognn", "scipy")]
     records: list[dict[str, Any]] = []
@@ -268,7 +301,7 @@ def table_of(records: list[dict[str, Any]]) -> Table:
 
 def write(path: Path, records: list[dict[str, Any]]) -> None:
     """Write results and where they were measured, all or nothing."""
-    versions = {lib: importlib.import_module(lib).__version__ for lib in DOORS if importlib.util.find_spec(lib)}
+    versions = {lib: str(importlib.import_module(lib).__version__) for lib in DOORS if is_installed(lib)}
     where = {"machine": platform.machine(), "cores": os.cpu_count(), "threads": THREADS, "versions": versions}
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"where": where, "records": records}, indent=1))

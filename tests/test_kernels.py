@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import topognn
+from topognn import metrics
 from topognn.kernels import check, launch
 from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_max, atomic_min
 
@@ -180,3 +181,40 @@ def test_cuda_equals_cpu(name: str) -> None:
             b = getattr(there.rows(direction, weighted=True), part)
             assert torch.equal(a, b.cpu())
     assert dict(topognn.topometrics(here)) == pytest.approx(dict(topognn.topometrics(there)), rel=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("directed", [True, False])
+def test_cuda_equals_cpu_on_plain_graphs(directed: bool) -> None:
+    check_plain_graphs("cuda", directed)
+
+
+def test_plain_graph_check_runs() -> None:
+    """What the test above does where there is a GPU, on the CPU alone."""
+    check_plain_graphs("cpu", True)
+
+
+def check_plain_graphs(device: str, directed: bool) -> None:
+    """Compare every analysis of a graph with loops and parallel edges on two devices."""
+    edges = torch.randint(3000, (2, 9000), generator=torch.Generator().manual_seed(0))
+    if not directed:
+        edges = torch.cat([edges, edges.flip(0)], 1)
+
+    def analyse(where: str) -> list[torch.Tensor]:
+        graph = topognn.from_edge_index(edges.to(where), num_nodes=3000, directed=directed)
+        cuts, motifs = metrics.biconnectivity(graph, "parallel"), metrics.motifs4(graph, per_node=True)
+        assert motifs.triangles_at is not None and motifs.cycles_at is not None
+        rows = [part for d in ("in", "out", "both") for part in (graph.rows(d).indptr, graph.rows(d).indices)]
+        return [
+            *rows,
+            metrics.connected_components(graph).labels,
+            metrics.core_numbers(graph),
+            metrics.get_two_hop_sizes(graph),
+            *(cuts.bridges, cuts.is_cut_node, cuts.labels),
+            *(motifs.total, motifs.triangles_at, motifs.cycles_at),
+        ]
+
+    for here, there in zip(analyse("cpu"), analyse(device), strict=True):
+        assert there.device.type == device
+        assert torch.equal(here, there.cpu())

@@ -40,7 +40,8 @@ def encode(
         device: Where to build the graph; by default where the weights are.
 
     Returns:
-        The graph. Its matrices are built when asked for; this call makes one host sync.
+        The graph. Its matrices are built when asked for. This call makes one host sync if ``masks`` are bool tensors,
+        a second to check masks of other dtypes, or to warn of a network in which nothing is zero.
 
     Raises:
         MaskError: A mask does not fit the model.

@@ -61,6 +61,30 @@ def _simulated_lane_scan(flag, lane, width):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
+def _warp_lane_sum(value, lane, width):  # type: ignore[no-untyped-def]
+    group = np.uint32(0xFFFFFFFF) >> np.uint32(32 - width)
+    mask = group << np.uint32(cuda.laneid - lane)
+    distance = width >> 1
+    while distance > 0:
+        value += cuda.shfl_xor_sync(mask, value, distance)
+        distance >>= 1
+    return value
+
+
+@cuda.jit(device=True)
+def _simulated_lane_sum(value, lane, width):  # type: ignore[no-untyped-def]
+    values = cuda.shared.array(1024, np.float64)
+    me = cuda.threadIdx.x
+    values[me] = value
+    cuda.syncthreads()
+    total = np.float64(0)
+    for other in range(width):
+        total += values[me - lane + other]
+    cuda.syncthreads()
+    return total
+
+
+@cuda.jit(device=True)
 def _warp_lane_barrier(lane, width):  # type: ignore[no-untyped-def]
     group = np.uint32(0xFFFFFFFF) >> np.uint32(32 - width)
     cuda.syncwarp(group << np.uint32(cuda.laneid - lane))
@@ -78,6 +102,7 @@ def set_bit(bits, row, bit):  # type: ignore[no-untyped-def]
 
 
 lane_scan = _simulated_lane_scan if config.ENABLE_CUDASIM else _warp_lane_scan
+lane_sum = _simulated_lane_sum if config.ENABLE_CUDASIM else _warp_lane_sum
 lane_barrier = _simulated_lane_barrier if config.ENABLE_CUDASIM else _warp_lane_barrier
 
 BY_NAME = {
@@ -87,6 +112,7 @@ BY_NAME = {
     "atomic_cas": atomic_cas,
     "prefetch": prefetch,
     "lane_scan": lane_scan,
+    "lane_sum": lane_sum,
     "lane_barrier": lane_barrier,
     "set_bit": set_bit,
 }

@@ -83,8 +83,9 @@ os.register_at_fork(after_in_child=_forget_pool)  # a child inherits the pool, b
 class Kernel:
     """A body, compiled for a machine at its first launch there. Made by :func:`kernel`."""
 
-    def __init__(self, body: Callable[..., None], signatures: tuple[str, ...]) -> None:
+    def __init__(self, body: Callable[..., None], signatures: tuple[str, ...], fastmath: bool = False) -> None:
         self.body = body
+        self.fastmath = fastmath
         self.name = body.__name__
         self.signatures = signatures
         self._on_cpu: Any = None
@@ -107,7 +108,7 @@ class Kernel:
 
     def _launch_cpu(self, items: int, args: tuple[Any, ...], work: float) -> None:
         if self._on_cpu is None:
-            self._on_cpu = compile_cpu(self.body)
+            self._on_cpu = compile_cpu(self.body, self.fastmath)
         loop = self._on_cpu
         arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in args]
         threads = min(get_num_threads(), items)
@@ -145,15 +146,17 @@ class Kernel:
             self._on_cuda[blocks, THREADS_PER_BLOCK, stream](items, width, *arrays)
 
 
-def kernel(*signatures: str) -> Callable[[Callable[..., None]], Kernel]:
+def kernel(*signatures: str, fastmath: bool = False) -> Callable[[Callable[..., None]], Kernel]:
     """Make a :class:`Kernel` of a body ``(i, lane, width, *args)``.
 
     ``signatures`` are the argument types it is launched with, in Numba's notation and without the first
     three, e.g. ``"int64[::1], int32[::1], int64"``: those that ``python -m topognn.kernels.check`` compiles.
+    ``fastmath`` lets the CPU's compiler add up floats in another order (several at once) and fuse products into sums;
+    which order, it decides once, so results stay the same from run to run and for any number of threads.
     """
 
     def register(body: Callable[..., None]) -> Kernel:
-        made = Kernel(body, signatures)
+        made = Kernel(body, signatures, fastmath)
         other = registry.setdefault(made.name, made)
         files = {other.body.__code__.co_filename, body.__code__.co_filename}
         if len(files) > 1:
@@ -163,14 +166,15 @@ def kernel(*signatures: str) -> Callable[[Callable[..., None]], Kernel]:
     return register
 
 
-def compile_cpu(body: Callable[..., None]) -> Any:
+def compile_cpu(body: Callable[..., None], fastmath: bool = False) -> Any:
     """Return the compiled loop ``(start, stop, *args)`` over a body; cached on disk.
 
     A body owns none of its arrays and allocates nothing, so Numba's reference counting is left out
     (``_nrt=False``): two atomic operations an array and item, up to ten times the work of a short row.
     """
     source = "def {name}(start, stop, {args}):\n for i in range(start, stop):\n  body(i, 0, 1, {args})\n"
-    compiled = numba.njit(nogil=True, forceinline=True, _nrt=False)(body)
+    flags = {"reassoc", "contract"} if fastmath else False  # NaN and infinity keep their meaning
+    compiled = numba.njit(nogil=True, forceinline=True, _nrt=False, fastmath=flags)(body)
     return numba.njit(nogil=True, cache=True, _nrt=False)(_loop(source, body, compiled, {}))
 
 

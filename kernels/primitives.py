@@ -87,6 +87,15 @@ def lane_scan(flag, lane, width):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
+def lane_sum(value, lane, width):  # type: ignore[no-untyped-def]
+    """Return the sum of the float64 ``value`` of all lanes of the item, always added up in the same order.
+
+    Every lane of the item must call it.
+    """
+    return value
+
+
+@numba.njit(inline="always")
 def lane_barrier(lane, width):  # type: ignore[no-untyped-def]
     """Wait until all lanes of the item are here and see each other's writes."""
 

@@ -301,3 +301,50 @@ def naive_metrics(graph: NaiveGraph) -> dict[str, Any]:
         "in_strengths": in_strength,
         "out_strengths": out_strength,
     }
+
+
+def naive_paths(graph: NaiveGraph, weighted: bool = False) -> tuple[list[Any], list[Any]]:
+    """For each node, the paths from partition 0 to it and from it to the output: Python numbers, however large."""
+    after: list[list[int]] = [[] for _ in range(graph.nodes)]
+    for u, v in graph.edges:
+        after[u].append(v)
+    order: list[int] = []
+    seen: set[int] = set()
+
+    def visit(u: int) -> None:
+        if u not in seen:
+            seen.add(u)
+            for v in after[u]:
+                visit(v)
+            order.append(u)
+
+    for u in range(graph.nodes):
+        visit(u)
+    weight = {edge: w if weighted else 1 for edge, w in graph.edges.items()}
+    last = {v for p in graph.output_partitions for v in graph.members(p)}
+    to_output: list[Any] = [int(u in last) for u in range(graph.nodes)]
+    from_input: list[Any] = [int(u in graph.members(0)) for u in range(graph.nodes)]
+    for u in order:
+        to_output[u] += sum(weight[u, v] * to_output[v] for v in after[u])
+    for u in reversed(order):
+        for v in after[u]:
+            from_input[v] += weight[u, v] * from_input[u]
+    return from_input, to_output
+
+
+def naive_used_weights(
+    architecture: Architecture, masks: dict[str, Tensor], shortcuts: str, sources: set[int], targets: set[int]
+) -> dict[str, Tensor]:
+    """Which kept weights have an edge from one of `sources` to one of `targets`: each weight's graph, one at a time."""
+    empty = {name: torch.zeros_like(mask) for name, mask in masks.items()}
+    always = naive_graph(architecture, empty, shortcuts).edges  # shortcuts, which a weight may be parallel to
+    used = {}
+    for name, mask in masks.items():
+        used[name] = torch.zeros_like(mask, dtype=torch.bool)
+        for index in mask.nonzero().tolist():
+            alone = torch.zeros_like(mask)
+            alone[tuple(index)] = 1
+            edges = naive_graph(architecture, {**empty, name: alone}, shortcuts).edges
+            own = [edge for edge, weight in edges.items() if weight != always.get(edge)]
+            used[name][tuple(index)] = any(u in sources and v in targets for u, v in own)
+    return used

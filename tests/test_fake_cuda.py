@@ -17,10 +17,12 @@ import topognn
 from tests.architectures import NAMED
 from topognn.encoding.multipartite import encode_kept
 from topognn.kernels import host, launch
+from topognn.operators.matrix import KINDS
 from topognn.tracing.layout import Layout
 
 CUDA = torch.device("cuda", 0)
-FREE = [name for name in topognn.METRICS if name != "k_core"]  # which reads a flag a round: see its own tests
+# The others read a flag a round: see their own tests.
+FREE = [name for name, metric in topognn.METRICS.items() if name != "k_core" and metric.group != "expansion"]
 
 
 @contextmanager
@@ -74,6 +76,28 @@ def test_rows_and_metrics_on_cuda(name: str) -> None:
             assert values["strength"] == 1.0
     assert {entry.device for entry in launch.recorded} == {"cuda:0"}
     assert {"find_kept", "fill_in", "fill_out", "count_two_hop"} <= {entry.kernel for entry in launch.recorded}
+
+
+@pytest.mark.parametrize("route", ["rows", "connections"])
+@pytest.mark.parametrize("name", ["pool before conv", "residual projection"])
+def test_operators_on_cuda(name: str, route: str) -> None:
+    with fake_graph(name) as graph:
+        for kind in KINDS:
+            operator = topognn.linear_operator(graph, kind, route=route, dtype=torch.float32)  # type: ignore[arg-type]
+            assert is_on_cuda(operator(torch.empty(2, graph.num_nodes, device=CUDA)))
+    wanted = {"multiply_row"} if route == "rows" else {"add_holders"} if name == "pool before conv" else set()
+    assert wanted <= {entry.kernel for entry in launch.recorded}
+
+
+@pytest.mark.parametrize("name", ["pool before conv", "residual projection"])  # with two sides, and without
+def test_spectra_take_one_sync_every_five_products(name: str) -> None:
+    with fake_graph(name) as graph:
+        for metric in ("spectral_gap", "spectral_radius", "algebraic_connectivity"):
+            with host.answering([1.0], [1e-5], [1e-7]):  # the largest residual, after 5, 10 and 15 products
+                assert is_on_cuda(topognn.topometrics(graph, [metric]).tensor)
+        with host.answering([1e-7]):
+            assert is_on_cuda(topognn.topometrics(graph, ["conductance"]).tensor)
+    assert "weigh_crossing" in {entry.kernel for entry in launch.recorded}
 
 
 def test_parallel_edges_take_one_more_sync_a_matrix() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.drawing.svg import draw as draw
     from topognn.encoding.multipartite import encode as encode
     from topognn.errors import CheckpointError as CheckpointError
+    from topognn.errors import ConvergenceError as ConvergenceError
     from topognn.errors import DeviceError as DeviceError
     from topognn.errors import GraphError as GraphError
     from topognn.errors import GraphMemoryError as GraphMemoryError
@@ -42,8 +43,13 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.kernels.launch import set_num_threads as set_num_threads
     from topognn.masks import get_masks as get_masks
     from topognn.masks import save_masks as save_masks
+    from topognn.metrics.differentiable import leading_eigenvalue as leading_eigenvalue
+    from topognn.metrics.differentiable import log_path_sum as log_path_sum
+    from topognn.metrics.effective import prune_ineffective as prune_ineffective
     from topognn.models import MODELS as MODELS
     from topognn.models import get_model as get_model
+    from topognn.operators.matrix import LinearOperator as LinearOperator
+    from topognn.operators.matrix import linear_operator as linear_operator
     from topognn.plain import from_csr as from_csr
     from topognn.plain import from_edge_index as from_edge_index
     from topognn.plain import from_networkx as from_networkx
@@ -67,6 +73,7 @@ _HOMES = {
     "topognn.errors": [
         *(
             "CheckpointError",
+            "ConvergenceError",
             "DeviceError",
             "GraphError",
             "GraphMemoryError",
@@ -83,7 +90,10 @@ _HOMES = {
     ],
     "topognn.kernels.launch": ["get_num_threads", "set_num_threads"],
     "topognn.masks": ["get_masks", "save_masks"],
+    "topognn.metrics.differentiable": ["leading_eigenvalue", "log_path_sum"],
+    "topognn.metrics.effective": ["prune_ineffective"],
     "topognn.models": ["MODELS", "get_model"],
+    "topognn.operators.matrix": ["LinearOperator", "linear_operator"],
     "topognn.plain": ["from_csr", "from_edge_index", "from_networkx", "from_scipy"],
     "topognn.plain_graph": ["PlainGraph"],
     "topognn.pruning": ["PRUNERS", "apply_masks", "prune"],

@@ -42,6 +42,14 @@ class SparsityError(TopognnError, ValueError):
     """A sparsity outside [0, 1), or one that the model cannot reach."""
 
 
+class ConvergenceError(TopognnError, ArithmeticError):
+    """An iteration did not reach its tolerance; ``found`` is what it reached."""
+
+    def __init__(self, message: str, found: object = None) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 class UnknownNameError(TopognnError, KeyError):
     """A model, pruner, metric or partition that does not exist."""
 

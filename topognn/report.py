@@ -19,7 +19,11 @@ from topognn.metrics import local, neighbors, strength
 from topognn.metrics.components import connected_components, find_outside_giant
 from topognn.metrics.cores import k_core
 from topognn.metrics.cuts import biconnectivity
+from topognn.metrics.effective import find_effective
+from topognn.metrics.expansion import find_expansion
 from topognn.metrics.motifs import motifs4
+from topognn.metrics.paths import Paths, find_paths
+from topognn.metrics.spectral import spectral_gap, spectral_radius
 
 
 class Metric(NamedTuple):
@@ -27,7 +31,8 @@ class Metric(NamedTuple):
 
     Attributes:
         function: From a graph (or from what ``of`` found) to a scalar tensor on the graph's device.
-        group: ``local``, ``neighbour``, ``strength`` or ``global``.
+        group: The paper's ``local``, ``neighbour``, ``strength``, ``global`` and ``expansion``; ours: ``paths`` and
+            ``effective``.
         column: Its name in the paper's released tables; empty where they lack it.
         per: What the released tables divide it by, if anything.
         is_count: Whether its value is a whole number.
@@ -44,6 +49,10 @@ class Metric(NamedTuple):
 
 def _motif(name: str, column: str = "") -> Metric:
     return Metric(attrgetter(name), "neighbour", column, "edges" if column else None, True, motifs4)
+
+
+def _find_weighted_paths(graph: MultipartiteGraph) -> Paths:
+    return find_paths(graph, weighted=True)
 
 
 METRICS: dict[str, Metric] = {
@@ -65,6 +74,20 @@ METRICS: dict[str, Metric] = {
     "largest_component": Metric(attrgetter("largest"), "global", is_count=True, of=connected_components),
     "cut_edges": Metric(attrgetter("num_bridges"), "global", "cut-edges", "edges", True, biconnectivity),
     "cut_nodes": Metric(attrgetter("num_cut_nodes"), "global", "cut-nodes", "edges", True, biconnectivity),
+    "spectral_gap": Metric(spectral_gap, "expansion", "spectral_gap"),
+    "spectral_radius": Metric(spectral_radius, "expansion", "spectral_radius"),
+    **{
+        name: Metric(attrgetter(name), "expansion", of=find_expansion)
+        for name in ("algebraic_connectivity", "cheeger_lower", "cheeger_upper", "conductance")
+    },
+    "paths": Metric(attrgetter("total"), "paths", of=find_paths),
+    "log10_paths": Metric(attrgetter("log10_total"), "paths", of=find_paths),
+    "paths_per_weight": Metric(attrgetter("per_weight"), "paths", of=find_paths),
+    "log10_path_norm": Metric(attrgetter("log10_total"), "paths", of=_find_weighted_paths),
+    "effective_nodes": Metric(attrgetter("num_nodes"), "effective", is_count=True, of=find_effective),
+    "effective_edges": Metric(attrgetter("num_edges"), "effective", is_count=True, of=find_effective),
+    "effective_density": Metric(attrgetter("density"), "effective", of=find_effective),
+    "layer_collapse": Metric(attrgetter("num_collapsed"), "effective", is_count=True, of=find_effective),
 }
 
 

@@ -19,7 +19,7 @@ from topognn.errors import CheckpointError
 from topognn.kernels.launch import check_device
 from topognn.tracing.layout import Connection, Layout, Partition
 
-_FORMAT = "topognn-graph-1"
+_FORMAT = "topognn-graph-2"
 
 
 def save_parts(path: Path, layout: Layout, kept: Sequence[KeptWeights], num_uses: int) -> None:

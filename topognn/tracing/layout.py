@@ -67,6 +67,7 @@ class Connection:
         kernel: ``(out channels, in channels a group, kernel height, kernel width)``.
         groups: Number of channel groups.
         positions: ``(height, width)`` of the output; ``input_positions`` those of the input.
+        stride, padding, dilation: ``(y, x)``; ``padding`` is what stands before the first element.
         channel_stride, place_stride: Distance, in elements, of neighbouring channels and places of the input.
         target_channel_stride, target_place_stride: The same for the output.
         source_y, source_x: int64 ``(output positions, kernel)``: where in the input, in elements; -1 = outside.
@@ -95,6 +96,9 @@ class Connection:
     groups: int
     positions: tuple[int, int]
     input_positions: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
     channel_stride: int
     place_stride: int
     target_channel_stride: int

@@ -1,0 +1,55 @@
+"""Products of sparse matrices and vectors: a row times vectors, and what a node gets from the elements it stands in."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topognn.kernels.launch import kernel
+from topognn.kernels.primitives import lane_sum
+
+_MULTIPLY = "int64, int64[::1], {0}[::1], float32[::1], {1}[:, ::1], {1}[:, ::1]"
+
+
+@kernel(
+    *(_MULTIPLY.format(index, value) for index in ("int32", "int64") for value in ("float32", "float64")),
+    fastmath=True,
+)
+def multiply_row(i, lane, width, first, indptr, indices, weights, x, y):  # type: ignore[no-untyped-def]
+    """Set entry ``first + i`` of each row of ``y`` to that row of the matrix times that of ``x``, added up in float64.
+
+    Without weights every entry is 1.
+    """
+    row = first + i
+    begin = np.uint64(indptr[row] + lane)  # unsigned: no test for indices that count from the end
+    end = np.uint64(indptr[row + 1])
+    step = np.uint64(width)
+    for j in range(x.shape[0]):
+        vector = x[j]
+        total = np.float64(0)
+        k = begin
+        if weights.size > 0:
+            while k < end:
+                total += weights[k] * vector[np.uint64(indices[k])]
+                k += step
+        else:
+            while k < end:
+                total += vector[np.uint64(indices[k])]
+                k += step
+        total = lane_sum(total, lane, width)
+        if lane == 0:
+            y[j, row] = total
+
+
+@kernel(
+    "int64[::1], int64[::1], float32[:, ::1], float32[:, ::1]",
+    "int64[::1], int64[::1], float64[:, ::1], float64[:, ::1]",
+)
+def add_holders(i, lane, width, holders_indptr, holders, elements, nodes):  # type: ignore[no-untyped-def]
+    """Set node ``i`` of each row of ``nodes`` to the sum of the elements that it stands in."""
+    if lane > 0:
+        return
+    for j in range(elements.shape[0]):
+        total = np.float64(0)
+        for k in range(holders_indptr[i], holders_indptr[i + 1]):
+            total += elements[j, holders[k]]
+        nodes[j, i] = total

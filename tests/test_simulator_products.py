@@ -1,0 +1,49 @@
+"""Products and sweep cuts through their CUDA launch in Numba's simulator, against the CPU launch.
+
+Runs where ``NUMBA_ENABLE_CUDASIM=1``, as :mod:`tests.test_simulator`. Lanes add up in another order than one thread
+does, so floats agree to rounding.
+"""
+
+from __future__ import annotations
+
+import numba
+import pytest
+import torch
+
+import topognn
+from tests.architectures import NAMED
+from tests.test_simulator import simulated
+from topognn.metrics.expansion import Expansion
+from topognn.operators.matrix import get_weighted_degrees
+
+pytestmark = pytest.mark.skipif(
+    not numba.config.ENABLE_CUDASIM, reason="needs NUMBA_ENABLE_CUDASIM=1: set it to run the CUDA simulator"
+)
+
+
+def results(graph: topognn.MultipartiteGraph) -> list[torch.Tensor]:
+    """Return everything that these kernels make of a graph."""
+    x = torch.linspace(-1, 2, 2 * graph.num_nodes, dtype=torch.float64).view(2, -1)
+    found = [topognn.linear_operator(graph, weighted=weighted, route="rows")(x) for weighted in (True, False)]
+    found.append(topognn.linear_operator(graph, "out", route="rows", dtype=torch.float32)(x.float()))
+    found.append(topognn.linear_operator(graph, "out", route="connections")(x))
+    for weighted in (True, False):
+        degrees = get_weighted_degrees(graph, weighted)
+        found.append(Expansion(x.sum(), x[1].sin(), graph, degrees, weighted).conductance)
+    return found
+
+
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("name", ["pooled conv plus identity", "single node"])
+def test_simulator_equals_cpu(name: str, width: int) -> None:
+    architecture = NAMED[name]
+    graph = topognn.encode(architecture.build(), architecture.input_shape, architecture.masks(), shortcuts="all")
+    topognn.set_num_threads(1)
+    want = results(graph)
+    seen: set[str] = set()
+    with simulated(width, seen):
+        got = results(graph)
+    for a, b in zip(got, want, strict=True):
+        assert torch.allclose(a, b, rtol=1e-6 if a.dtype == torch.float32 else 1e-12, atol=1e-12, equal_nan=True)
+    assert {"multiply_row", "weigh_crossing"} <= seen
+    assert ("add_holders" in seen) == (name == "pooled conv plus identity")

@@ -1,0 +1,172 @@
+"""Extreme eigenvalues of a symmetric operator that is known by its products: thick-restart block Lanczos.
+
+Source: Wu and Simon, *Thick-Restart Lanczos Method for Large Symmetric Eigenvalue Problems*, SIAM Journal on Matrix
+Analysis and Applications, 2000; in blocks, since p vectors together find eigenvalues that are repeated up to p times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from topognn.errors import ConvergenceError
+from topognn.kernels.host import read
+
+Which = Literal["largest", "magnitude"]
+BASIS = 24  # vectors that the basis grows to before it is condensed, at least
+CHECK_EVERY = 5  # products
+_NOTHING = 1e-100  # stands for the foremost eigenvalue's magnitude where all are 0
+
+
+class Eigenpairs(NamedTuple):
+    """Eigenvalues, foremost first, with their vectors.
+
+    Attributes:
+        values: float64 ``(count,)``.
+        vectors: ``(count, size)``, orthonormal; zero where an operator has fewer eigenvalues than were asked for.
+        residuals: Norms of A v - value * v; float64 ``(count,)``.
+        products: How many times the operator was applied to a block of vectors.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    products: int
+
+
+def find_eigenpairs(
+    apply: Callable[[Tensor], Tensor],
+    start: Tensor,
+    count: int,
+    which: Which = "largest",
+    *,
+    tolerance: float = 1e-6,
+    deflate: Tensor | None = None,
+    max_products: int = 2000,
+) -> Eigenpairs:
+    """Return the foremost eigenvalues of a symmetric operator.
+
+    Eigenvalues that an operator has not count as 0, which is why ``"largest"`` wants one without negative eigenvalues.
+
+    Args:
+        apply: From ``(block, size)`` to the operator's products with each row; it must be symmetric.
+        start: ``(block, size)``, linearly independent; random ones are safest. Its dtype and device are those of the
+            work. As many as the multiplicity up to which eigenvalues must be found.
+        count: How many eigenvalues.
+        which: ``"largest"``, or those of largest ``"magnitude"``.
+        tolerance: Largest residual, relative to the foremost eigenvalue's magnitude.
+        deflate: Orthonormal rows ``(known, size)``: eigenvectors to leave out.
+        max_products: How often the operator is applied before the search is given up.
+
+    Raises:
+        ConvergenceError: The residuals are not below the tolerance after all products; the message says what was
+            reached, ``error.found`` holds it.
+
+    One host sync every few products: have all converged?
+
+    >>> matrix = torch.diag(torch.arange(100, dtype=torch.float64))
+    >>> pairs = find_eigenpairs(lambda x: x @ matrix, torch.ones(1, 100, dtype=torch.float64), 2)
+    >>> pairs.values.round(decimals=6)
+    tensor([99., 98.], dtype=torch.float64)
+    """
+    block = start.shape[0]
+    room, kept = _plan(block, count)
+    known = 0 if deflate is None else deflate.shape[0]
+    # Known eigenvectors stand first in memory, so that one product makes a vector orthogonal to all that there is.
+    every = start.new_zeros(known + room + block, start.shape[1])
+    if deflate is not None:
+        every[:known] = deflate
+    basis = every[known:]
+    small = torch.zeros(room + block, room, dtype=torch.float64, device=start.device)
+    basis[:block] = _orthonormalize(start, every[:known], 0)[0]
+    at, whole, products = 0, 0, 0  # `whole`: before it, the next product overlaps with every vector of the basis
+    while True:
+        for _ in range(min(CHECK_EVERY, (room - at) // block)):
+            after = at + block
+            near = known + at - block if at > whole else 0
+            found, mix, overlap = _orthonormalize(apply(basis[at:after]), every[: known + after], near)
+            basis[after : after + block] = found
+            small[:after, at:after] = overlap[known:]
+            small[after : after + block, at:after] = mix
+            at, products = after, products + 1
+        values, turn = torch.linalg.eigh(small[:at, :at])
+        order = (values.abs() if which == "magnitude" else values).argsort(descending=True, stable=True)
+        values, turn = values[order], turn[:, order]
+        tail = small[at : at + block, at - block : at] @ turn[at - block :]
+        residuals = torch.linalg.vector_norm(tail[:, :count], dim=0)
+        foremost = values[0].abs().clamp(min=_NOTHING)
+        scale = (foremost * values[:count].abs().clamp(min=tolerance**2 * foremost)).sqrt()
+        (worst,) = read((residuals / scale).max().reshape(1))
+        if at >= count and (worst <= tolerance or products >= max_products):
+            pairs = Eigenpairs(values[:count], turn[:, :count].T.to(every.dtype) @ basis[:at], residuals, products)
+            if worst <= tolerance:
+                return pairs
+            raise ConvergenceError(
+                f"the residuals of {count} eigenvalues are up to {worst:.1e} of their scale after {products} products, "
+                f"not {tolerance:.1e}: allow a larger tolerance or more products, or work in float64",
+                pairs,
+            )
+        if at == room:
+            basis[:kept] = turn[:, :kept].T.to(every.dtype) @ basis[:room]
+            basis[kept : kept + block] = basis[room:].clone()
+            small.zero_()
+            small[:kept, :kept] = torch.diag(values[:kept])
+            small[kept : kept + block, :kept] = tail[:, :kept]
+            at = whole = kept
+
+
+def _plan(block: int, count: int) -> tuple[int, int]:
+    """Return how many vectors the basis grows to, and to how many it is condensed: multiples of the block."""
+    room = -(-max(BASIS, 4 * count) // block) * block
+    kept = -(-max(room // 3, count + 2) // block) * block
+    return room, kept
+
+
+def _orthonormalize(vectors: Tensor, others: Tensor, near: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rows Q, orthonormal and orthogonal to ``others``, and R and H: ``vectors`` = R' Q + H' others.
+
+    In two passes, the first over ``others[near:]`` alone, which is where all but rounding errors lie. A vector of which
+    the second pass leaves less than half was rounding errors: it becomes zero, without a question to the device, for
+    there is nothing more to find in it.
+    """
+    overlap = vectors @ others[near:].T
+    rows, mix = _gram_schmidt(vectors - overlap @ others[near:], 0)
+    again = rows @ others.T
+    rows, twist = _gram_schmidt(rows - again @ others, 0.5)
+    total = again.T.double() @ mix
+    total[near:] += overlap.T
+    return rows, twist @ mix, total
+
+
+def _gram_schmidt(vectors: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """Return orthonormal rows Q and R: ``vectors`` = R' Q. Where less than ``least`` is left of a row, it becomes 0."""
+    block = vectors.shape[0]
+    mix = torch.zeros(block, block, dtype=torch.float64, device=vectors.device)
+    rows = torch.zeros_like(vectors)
+    for j in range(block):
+        vector = vectors[j]
+        if j:
+            part = rows[:j] @ vector
+            vector = vector - part @ rows[:j]
+            mix[:j, j] = part
+        length = torch.linalg.vector_norm(vector)
+        length = torch.where(length > least, length, 0)
+        rows[j] = vector / torch.where(length > 0, length, torch.inf)
+        mix[j, j] = length
+    return rows, mix
+
+
+def draw_start(block: int, size: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return pseudo-random numbers from -1 to 1, ``(block, size)``: the same ones on every device.
+
+    >>> draw_start(1, 2, 0, torch.device("cpu"), torch.float64)
+    tensor([[-0.2334,  0.8631]], dtype=torch.float64)
+    """
+    z = torch.arange(1, block * size + 1, dtype=torch.int64, device=device) + (seed << 40)
+    z = z * -0x61C8864680B583EB
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):  # SplitMix64
+        z = (z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return (z.double() * 2.0**-63).to(dtype).view(block, size)

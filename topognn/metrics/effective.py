@@ -1,0 +1,138 @@
+"""What of a sparse network is on a path from its input to its output, and so takes part at all.
+
+Source: Vysogorets and Kempe, *Connectivity Matters: Neural Network Pruning Through the Lens of Effective Sparsity*,
+JMLR 2023, here for every element of every feature map instead of for whole channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from topognn.encoding.multipartite import encode
+from topognn.errors import TraceError
+from topognn.graph import MultipartiteGraph
+from topognn.masks import Masks
+from topognn.operators.matrix import pick_products
+from topognn.operators.products import count_uses, exact_convolutions, gather_elements, get_window, to_elements
+from topognn.operators.sweeps import sweep_backward, sweep_forward
+from topognn.tracing.layout import Layout
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EffectiveNetwork:
+    """The part of a network that is on at least one path from the input to the output.
+
+    Attributes:
+        from_input: Which nodes the input reaches; bool ``(nodes,)``.
+        to_output: Which nodes reach the output; bool ``(nodes,)``.
+    """
+
+    from_input: Tensor
+    to_output: Tensor
+    _graph: MultipartiteGraph
+
+    @property
+    def num_nodes(self) -> Tensor:
+        """The number of nodes on a path; int64 scalar."""
+        return (self.from_input & self.to_output).sum()
+
+    @property
+    def num_edges(self) -> Tensor:
+        """The number of edges on a path; float64 scalar, a whole number."""
+        products = pick_products(self._graph, False, torch.float32)
+        entering = products.into(self.from_input[None].float())[0].double().round()
+        return torch.where(self.to_output, entering, 0).sum()
+
+    @cached_property
+    def masks(self) -> dict[str, Tensor]:
+        """The kept weights with at least one edge on a path: weight name -> bool tensor of the weight's shape."""
+        return find_used(self._graph, self.from_input, self.to_output)
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """The number of such weights of each weight tensor, in the order of :attr:`masks`; int64 ``(tensors,)``."""
+        return torch.stack([mask.sum() for mask in self.masks.values()])
+
+    @property
+    def density(self) -> Tensor:
+        """Their share of all weights, pruned ones included; float64 scalar."""
+        return self.kept.sum().double() / sum(mask.numel() for mask in self.masks.values())
+
+    @property
+    def num_collapsed(self) -> Tensor:
+        """The number of weight tensors without any such weight: layers that have collapsed; int64 scalar."""
+        return (self.kept == 0).sum()
+
+
+def find_effective(graph: MultipartiteGraph) -> EffectiveNetwork:
+    """Find what of a network is on a path from its input to its output.
+
+    By convolutions of masks, in the memory of activations; only :attr:`EffectiveNetwork.num_edges` may want rows. No
+    host sync where edges are not parallel.
+
+    >>> from topognn import example_graph
+    >>> found = find_effective(example_graph())
+    >>> found.num_nodes, found.num_edges, found.density, found.num_collapsed
+    (tensor(11), tensor(10., dtype=torch.float64), tensor(0.2500, dtype=torch.float64), tensor(0))
+    """
+    weights = [k.mask.float() for k in graph.kept]
+    forward = torch.cat(sweep_forward(graph.layout, weights, saturate=True).values)
+    backward = torch.cat(sweep_backward(graph.layout, weights, saturate=True).values)
+    return EffectiveNetwork(forward > 0, backward > 0, graph)
+
+
+def find_used(graph: MultipartiteGraph, sources: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Return the kept weights with an edge from one of ``sources`` to one of ``targets``, bool ``(nodes,)`` both."""
+    layout = graph.layout
+    used: dict[str, Tensor] = {}
+    with exact_convolutions():
+        for c, k in zip(layout.connections, graph.kept, strict=True):
+            if c.weight is None:
+                continue
+            mask = torch.zeros_like(k.mask)
+            if c.sources:
+                first, end = get_window(layout, c)
+                elements = gather_elements(c, sources[None, first:end].float(), first)
+                reached = targets[None, c.target_first : c.target_first + c.num_targets].float()
+                mask = k.mask & (count_uses(c, elements, to_elements(c, reached)) > 0.5)
+            mask = mask.view(c.weight_shape)
+            used[c.weight] = used[c.weight] | mask if c.weight in used else mask  # tied: one use is enough
+    return used
+
+
+def prune_ineffective(layout: Layout, masks: Masks | None = None, *, constants: bool = True) -> dict[str, Tensor]:
+    """Return masks without the weights that cannot change what the network computes.
+
+    A weight all of whose edges lead to nodes that do not reach the output changes nothing, and goes.
+
+    Args:
+        layout: Of the network, as :func:`topognn.trace` makes it.
+        masks: See :func:`topognn.encode`.
+        constants: Whether units that the input does not reach may still put out a constant, from biases or
+            normalisation, so that their out-weights count. If False, those go too, and exactly the effective weights
+            stay: in a network without biases and shifts it still computes the same.
+
+    Returns:
+        Weight name -> bool tensor of the weight's shape, for the weights that the layout knows.
+
+    Raises:
+        MaskError, TraceError: See :func:`topognn.encode`.
+
+    >>> import topognn
+    >>> model, masks = topognn.example_model()
+    >>> fewest = prune_ineffective(topognn.trace(model, (1, 3, 3)), masks, constants=False)
+    >>> {name: int(mask.sum()) for name, mask in fewest.items()}
+    {'0.weight': 2, '2.weight': 4}
+    """
+    if not isinstance(layout, Layout):
+        raise TraceError(
+            f"prune_ineffective needs a layout, not {type(layout).__name__}: pass topognn.trace(model, shape)"
+        )
+    graph = encode(layout, masks=masks)
+    found = find_effective(graph)
+    sources = torch.ones_like(found.from_input) if constants else found.from_input
+    return find_used(graph, sources, found.to_output)

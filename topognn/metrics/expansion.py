@@ -1,0 +1,130 @@
+"""How hard a network is to cut in two: algebraic connectivity, Cheeger bounds, conductance.
+
+Source: Chung, *Spectral Graph Theory*, 1997, chapters 1 and 2 (normalised Laplacian, Cheeger's inequality).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from topognn.kernels.sweep_cut import weigh_crossing
+from topognn.lanczos import Eigenpairs, draw_start, find_eigenpairs
+from topognn.metrics.components import connected_components
+from topognn.metrics.spectral import TOLERANCE, solve
+from topognn.operators.matrix import get_weighted_degrees
+from topognn.operators.sides import Gram, Products, find_sides
+from topognn.plain_graph import Graph, get_simple_rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Expansion:
+    """The second eigenvalue of the normalised Laplacian of a graph's largest component, and what follows from it.
+
+    Of components that are equally large it is that of the lowest node; nodes without weight are left out. NaN if that
+    leaves less than two nodes.
+
+    Attributes:
+        algebraic_connectivity: The eigenvalue, from 0 to 2; float64 scalar.
+        fiedler: Its eigenvector, divided by the roots of the degrees; float64 ``(nodes,)``, 0 outside the component.
+    """
+
+    algebraic_connectivity: Tensor
+    fiedler: Tensor
+    _graph: Graph
+    _degrees: Tensor
+    _weighted: bool
+
+    @property
+    def cheeger_lower(self) -> Tensor:
+        """A lower bound of the component's conductance: half the eigenvalue; float64 scalar."""
+        return self.algebraic_connectivity / 2
+
+    @property
+    def cheeger_upper(self) -> Tensor:
+        """An upper bound of the component's conductance: the root of twice the eigenvalue; float64 scalar."""
+        return (2 * self.algebraic_connectivity).sqrt()
+
+    @cached_property
+    def conductance(self) -> Tensor:
+        """The least conductance of the cuts that sweep along the Fiedler vector; float64 scalar.
+
+        That of a cut is its weight by the lesser of the sums of degrees on its sides. Takes the rows ``"both"``.
+        """
+        inside = self._degrees > 0
+        order = torch.where(inside, self.fiedler, math.inf).argsort(stable=True)
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
+        rows = self._graph.rows("both", weighted=True) if self._weighted else get_simple_rows(self._graph)
+        weights = rows.weights if self._weighted else rows.weights[:0]
+        change = torch.empty_like(self._degrees)
+        work = rows.num_entries / max(1, order.numel())
+        weigh_crossing.launch(order.numel(), rows.indptr, rows.indices, weights, rank, change, work=work)
+        cut, volume = change.cumsum(0), self._degrees[order].cumsum(0)
+        lesser = torch.minimum(volume, self._degrees.sum() - volume)
+        proper = inside[order] & (torch.arange(order.numel(), device=order.device) < inside.sum() - 1)
+        ratios = torch.where(proper, cut.clamp(min=0) / lesser, math.inf)
+        least = torch.cat([ratios, ratios.new_full((1,), math.inf)]).min()
+        return torch.where(least.isinf(), math.nan, least)
+
+
+def find_expansion(graph: Graph, *, weighted: bool = True) -> Expansion:
+    """Find the second smallest eigenvalue of the normalised Laplacian of the largest component.
+
+    Args:
+        graph: The graph, directions forgotten.
+        weighted: Whether edges count with their weights, or each as 1.
+
+    Raises:
+        ConvergenceError: It was not found to 1e-6.
+        GraphMemoryError: The rows ``"both"``, which components need, do not fit in memory.
+
+    One host sync every five products.
+
+    >>> import networkx
+    >>> from topognn.plain import from_networkx
+    >>> found = find_expansion(from_networkx(networkx.barbell_graph(4, 0)))
+    >>> found.cheeger_lower <= found.conductance <= found.cheeger_upper, found.conductance
+    (tensor(True), tensor(0.0769, dtype=torch.float64))
+    """
+    components = connected_components(graph)
+    sizes = components.sizes
+    degrees = get_weighted_degrees(graph, weighted)
+    if graph.num_nodes:
+        giant = torch.where(sizes == sizes.max(), components.labels, graph.num_nodes).min()
+        degrees = torch.where(components.labels == giant, degrees, 0)
+    inside = degrees > 0
+    scale = torch.where(inside, degrees, math.inf).rsqrt()
+    known = (degrees / degrees.sum().clamp(min=torch.finfo(torch.float64).tiny)).sqrt()
+    sides = find_sides(graph)
+
+    def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
+        narrow, diagonal = scale.to(dtype), inside.to(dtype)
+        start = draw_start(1, graph.num_nodes, 0, graph.device, dtype) * diagonal
+
+        def apply(x: Tensor) -> Tensor:  # 2 - Laplacian: what is wanted is its largest, and nothing is negative
+            return diagonal * x + narrow * products.adjacency(narrow * x)
+
+        return find_eigenpairs(apply, start, 1, tolerance=TOLERANCE, deflate=known.to(dtype)[None])
+
+    def search_one_side(products: Products, dtype: torch.dtype) -> Eigenpairs:
+        assert sides is not None
+        gram = Gram(graph, sides, products, scale)
+        first = gram.collect(known.to(dtype)[None])
+        first = first / torch.linalg.vector_norm(first).clamp(min=torch.finfo(dtype).tiny)
+        start = draw_start(1, gram.size, 0, graph.device, dtype) * gram.collect(inside.to(dtype)[None])
+        found = find_eigenpairs(gram, start, 1, tolerance=TOLERANCE, deflate=first)
+        values = found.values.clamp(min=0).sqrt()
+        across = gram.cross(found.vectors) / values.to(dtype).clamp(min=torch.finfo(dtype).tiny)
+        return found._replace(values=1 + values, vectors=gram.spread(found.vectors) + across)
+
+    found = solve(graph, weighted, search if sides is None else search_one_side)
+    value = 2 - found.values[0]
+    count = inside.sum()
+    if sides is not None:  # a bipartite graph's -1 is no singular value, and where it has two nodes, all there is
+        value = torch.where(count == 2, 2.0, value)
+    value = torch.where(count < 2, math.nan, value.clamp(min=0))
+    return Expansion(value, found.vectors[0].double() * scale, graph, degrees, weighted)

@@ -1,0 +1,153 @@
+"""One connection's products with vectors of node values, by convolution: no edge is ever in memory.
+
+Values are ``(batch, nodes)``; a connection reads and writes the window of nodes from its first source partition to its
+last (:func:`get_window`), and the elements of its target partition. Weights are in the connection's kernel form.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv2d_weight
+
+from topognn.kernels.products import add_holders
+from topognn.tracing.layout import Connection, Layout
+
+
+def get_window(layout: Layout, connection: Connection) -> tuple[int, int]:
+    """Return the first node of a connection's first source partition, and one past the last node of its last."""
+    first, last = min(connection.sources), max(connection.sources)
+    return layout.partitions[first].offset, layout.partitions[last].end
+
+
+@contextlib.contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Let cuDNN round float32 products to float32, not to TF32's ten bits, and add up in the same order every time."""
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
+
+
+def push(connection: Connection, weight: Tensor, values: Tensor, first: int) -> Tensor:
+    """Return what each target node gets along the edges: the sum over its in-edges of weight times source value.
+
+    Args:
+        connection: The connection.
+        weight: In kernel form, in the dtype of ``values``; differentiable.
+        values: ``(batch, nodes of the window)``; differentiable.
+        first: The window's first node.
+
+    Returns:
+        ``(batch, targets)``, in the order of the target partition's nodes.
+    """
+    return to_nodes(connection, convolve(connection, weight, gather_elements(connection, values, first)))
+
+
+def pull(connection: Connection, weight: Tensor, values: Tensor) -> Tensor:
+    """Return what each node from ``connection.source`` on gets back along its out-edges.
+
+    ``values`` are the target partition's, ``(batch, targets)``; the result is ``(batch, connection.num_sources)``.
+    """
+    elements = convolve_back(connection, weight, to_elements(connection, values))
+    if connection.support is None:
+        return elements
+    assert connection.holders_indptr is not None and connection.holders is not None
+    nodes = elements.new_empty(elements.shape[0], connection.num_sources)
+    elements = elements.contiguous()
+    add_holders.launch(connection.num_sources, connection.holders_indptr, connection.holders, elements, nodes)
+    return nodes
+
+
+def gather_elements(connection: Connection, values: Tensor, first: int) -> Tensor:
+    """Return the sum of the values of the nodes that each element stands for; ``(batch, elements)``."""
+    if connection.support is None:
+        return values[:, connection.source - first : connection.source - first + connection.num_elements]
+    padded = F.pad(values, (1, 0))  # where -1 points
+    total = None
+    for nodes in connection.support:
+        index = (nodes - (first - 1)).clamp(min=0)
+        # Row by row: index_select of a matrix's columns is many times slower on the CPU.
+        taken = torch.stack([row.index_select(0, index) for row in padded])
+        total = taken if total is None else total + taken
+    assert total is not None
+    return total
+
+
+def convolve(connection: Connection, weight: Tensor, elements: Tensor) -> Tensor:
+    """Return the layer's output for the given input elements; ``(batch, targets)`` in target order."""
+    c, batch = connection, elements.shape[0]
+    if c.weight is None:
+        return elements
+    if _is_linear(c):
+        return (elements.view(batch, -1, c.in_channels) @ weight.view(c.kernel[0], -1).T).reshape(batch, -1)
+    image = _window(c, elements)
+    return F.conv2d(image, weight, stride=c.stride, dilation=c.dilation, groups=c.groups).view(batch, -1)
+
+
+def convolve_back(connection: Connection, weight: Tensor, targets: Tensor) -> Tensor:
+    """Return the transpose of :func:`convolve` applied to target values; ``(batch, elements)``."""
+    c, batch = connection, targets.shape[0]
+    if c.weight is None:
+        return targets
+    if _is_linear(c):
+        return (targets.view(batch, -1, c.kernel[0]) @ weight.view(c.kernel[0], -1)).reshape(batch, -1)
+    image = F.conv_transpose2d(
+        targets.view(batch, c.kernel[0], *c.positions), weight, stride=c.stride, dilation=c.dilation, groups=c.groups
+    )
+    return F.pad(image, [-side for side in _margins(c)]).reshape(batch, -1)
+
+
+def count_uses(connection: Connection, elements: Tensor, targets: Tensor) -> Tensor:
+    """Return for each weight the sum, over its uses, of element times target: a convolution's weight gradient.
+
+    ``elements`` and ``targets`` are of batch 1, targets in target order; the result is in kernel form.
+    """
+    c = connection
+    if _is_linear(c) or c.weight is None:
+        return (targets.view(-1, c.kernel[0]).T @ elements.view(-1, c.in_channels)).view(c.kernel)
+    grad = targets.view(1, c.kernel[0], *c.positions).contiguous()
+    geometry = (c.stride, 0, c.dilation, c.groups)
+    found: Tensor = conv2d_weight(_window(c, elements), c.kernel, grad, *geometry)  # type: ignore[no-untyped-call]
+    return found
+
+
+def to_nodes(connection: Connection, targets: Tensor) -> Tensor:
+    """Put values in target order into the order of the target partition's nodes."""
+    if connection.target_map is None:
+        return targets
+    nodes = connection.target_map - connection.target_first
+    return torch.empty_like(targets).index_copy(1, nodes, targets)
+
+
+def to_elements(connection: Connection, values: Tensor) -> Tensor:
+    """Put values of the target partition's nodes into target order."""
+    if connection.target_map is None:
+        return values
+    return values.index_select(1, connection.target_map - connection.target_first)
+
+
+def _is_linear(c: Connection) -> bool:
+    """Tell whether channels are neighbours, as in linear layers, or might as well be, there being one place."""
+    single = c.kernel[2:] == c.positions == c.input_positions == (1, 1) and c.padding == (0, 0) and c.groups == 1
+    return single or c.place_stride > 1 or c.target_place_stride > 1
+
+
+def _margins(c: Connection) -> list[int]:
+    """Return left, right, top, bottom: what to add to an input so that an unpadded convolution just covers it."""
+    sides = []
+    for axis in (1, 0):
+        reach = (c.positions[axis] - 1) * c.stride[axis] + (c.kernel[2 + axis] - 1) * c.dilation[axis] + 1
+        sides += [c.padding[axis], reach - c.input_positions[axis] - c.padding[axis]]
+    return sides
+
+
+def _window(c: Connection, elements: Tensor) -> Tensor:
+    """Return the input as the image that an unpadded convolution just covers: padded, and cut where nothing reads."""
+    image = elements.reshape(elements.shape[0], c.in_channels, *c.input_positions)
+    margins = _margins(c)
+    return F.pad(image, margins) if any(margins) else image

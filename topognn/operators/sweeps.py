@@ -1,0 +1,175 @@
+"""Sums over paths: values carried from the input to the output, or back, one partition after another.
+
+Numbers of paths grow by a factor a layer and pass every float in deep networks, so each partition carries an exponent
+of its own: a node's value is ``values[node] * 2 ** exponent`` of its partition. Powers of two change no digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from graphlib import TopologicalSorter
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from topognn.graph import MultipartiteGraph
+from topognn.kernels.products import multiply_row
+from topognn.operators.products import exact_convolutions, pull, push
+from topognn.tracing.layout import Connection, Layout
+
+# From here on a partition's values are scaled down: a layer more, or a product of two, still fits.
+_LARGE = {torch.float32: 2.0**32, torch.float64: 2.0**256}
+
+
+class Scaled(NamedTuple):
+    """Values of nodes with an exponent a partition: ``values * 2**exponent``.
+
+    Attributes:
+        values: One tensor a partition, ``(size,)``.
+        exponents: One scalar tensor a partition, float64 (whole numbers).
+    """
+
+    values: list[Tensor]
+    exponents: list[Tensor]
+
+    def total(self, partitions: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the sum over some partitions' nodes as (value, exponent)."""
+        return add_scaled([(self.values[n].sum(), self.exponents[n]) for n in partitions])
+
+    def log2(self) -> Tensor:
+        """Return the binary logarithm of each node's value, -inf where it is 0; ``(nodes,)``."""
+        return torch.cat([v.log2() + e for v, e in zip(self.values, self.exponents, strict=True)])
+
+    def plain(self) -> Tensor:
+        """Return each node's value, infinite where float64 ends; ``(nodes,)``."""
+        return torch.cat([v * e.exp2() for v, e in zip(self.values, self.exponents, strict=True)])
+
+
+def add_scaled(terms: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the sum of ``value * 2**exponent`` as one value with the largest exponent that occurs."""
+    top = torch.stack([exponent for _, exponent in terms]).max()
+    values = [value * (exponent - top).exp2().to(value.dtype) for value, exponent in terms]
+    return sum(values[1:], values[0]), top
+
+
+def order_partitions(layout: Layout) -> list[int]:
+    """Return the partitions' numbers such that every edge leads from an earlier to a later one.
+
+    Execution order is not always that: with ``shortcuts="all"`` an identity may come from a later layer than the
+    one whose nodes the sum has.
+    """
+    sorter: TopologicalSorter[int] = TopologicalSorter({number: () for number in range(len(layout.partitions))})
+    for connection in layout.connections:
+        sorter.add(connection.target, *connection.sources)
+    return list(sorter.static_order())
+
+
+def sweep_forward(layout: Layout, weights: Sequence[Tensor], *, saturate: bool = False) -> Scaled:
+    """Return, for each node, the sum over all paths from the input to it of the product of their edges' weights.
+
+    Args:
+        layout: The layout.
+        weights: One tensor a connection in kernel form, not negative; differentiable. Their dtype is that of the work.
+        saturate: Replace every value by 1 where it is above 1/2: with 0/1 weights, whether there is a path at all.
+    """
+    found = _nothing(layout, weights[0])
+    entering = _entering(layout)
+    with exact_convolutions():
+        for number in order_partitions(layout):
+            terms = [_push(layout, layout.connections[k], weights[k], found) for k in entering[number]]
+            if number == 0:
+                terms.append((torch.ones_like(found.values[0]), torch.zeros_like(found.exponents[0])))
+            _settle(found, number, terms, saturate)
+    return found
+
+
+def sweep_backward(layout: Layout, weights: Sequence[Tensor], *, saturate: bool = False) -> Scaled:
+    """Return, for each node, the sum over all paths from it to the output: see :func:`sweep_forward`."""
+    found = _nothing(layout, weights[0])
+    entering = _entering(layout)
+    terms: list[list[tuple[Tensor, Tensor]]] = [[] for _ in layout.partitions]
+    for number in layout.outputs:
+        terms[number].append((torch.ones_like(found.values[number]), torch.zeros_like(found.exponents[number])))
+    with exact_convolutions():
+        for number in reversed(order_partitions(layout)):
+            _settle(found, number, terms[number], saturate)
+            for k in entering[number]:
+                _pull(layout, layout.connections[k], weights[k], found, terms)
+    return found
+
+
+def sweep_rows(graph: MultipartiteGraph, direction: Literal["in", "out"]) -> Scaled:
+    """Return the numbers of paths from the input to each node (``"in"``), or from it to the output, by rows.
+
+    For graphs with parallel edges, which are one edge in their rows and several in their connections.
+    """
+    layout, rows = graph.layout, graph.rows(direction)
+    found = _nothing(layout, rows.indptr.new_empty(0, dtype=torch.float64))
+    order = order_partitions(layout)
+    for number in order if direction == "in" else reversed(order):
+        part = layout.partitions[number]
+        top = torch.stack(found.exponents).max()
+        x = torch.cat([v * (e - top).exp2() for v, e in zip(found.values, found.exponents, strict=True)])[None]
+        y = torch.zeros_like(x)
+        work = rows.num_entries / max(1, graph.num_nodes)
+        multiply_row.launch(part.size, part.offset, rows.indptr, rows.indices, rows.weights[:0], x, y, work=work)
+        terms = [(y[0, part.offset : part.end], top)]
+        if number in ((0,) if direction == "in" else layout.outputs):
+            terms.append((torch.ones_like(found.values[number]), torch.zeros_like(top)))
+        _settle(found, number, terms, False)
+    return found
+
+
+def _nothing(layout: Layout, like: Tensor) -> Scaled:
+    """Return zero for every node."""
+    values = [like.new_zeros(part.size) for part in layout.partitions]
+    return Scaled(values, [like.new_zeros((), dtype=torch.float64) for _ in values])
+
+
+def _settle(found: Scaled, number: int, terms: Sequence[tuple[Tensor, Tensor]], saturate: bool) -> None:
+    """Make the sum of ``terms`` a partition's values; where they are large, scale them to below 1."""
+    if not terms:
+        return
+    value, exponent = add_scaled(terms)
+    if saturate:
+        value = (value > 0.5).to(value.dtype)
+    elif value.numel():
+        largest = value.detach().max()
+        shift = torch.where(largest > _LARGE[value.dtype], torch.frexp(largest).exponent.to(exponent.dtype), 0)
+        value, exponent = value * (-shift).exp2().to(value.dtype), exponent + shift
+    found.values[number], found.exponents[number] = value, exponent
+
+
+def _push(layout: Layout, c: Connection, weight: Tensor, found: Scaled) -> tuple[Tensor, Tensor]:
+    """Return what a connection brings to its target partition."""
+    top = torch.stack([found.exponents[n] for n in c.sources]).max()
+    window = range(min(c.sources), max(c.sources) + 1)
+    parts = [
+        found.values[n] * (found.exponents[n] - top).exp2() if n in c.sources else torch.zeros_like(found.values[n])
+        for n in window
+    ]
+    x = torch.cat(parts)[None]
+    return push(c, weight, x, layout.partitions[window[0]].offset)[0], top
+
+
+def _pull(
+    layout: Layout, c: Connection, weight: Tensor, found: Scaled, terms: list[list[tuple[Tensor, Tensor]]]
+) -> None:
+    """Add what a connection brings back to each of its source partitions."""
+    back = pull(c, weight, found.values[c.target][None])[0]
+    for number in c.sources:
+        part = layout.partitions[number]
+        first, end = max(part.offset, c.source), min(part.end, c.source + back.numel())
+        values = torch.zeros_like(found.values[number])
+        values[first - part.offset : end - part.offset] = back[first - c.source : end - c.source]
+        terms[number].append((values, found.exponents[c.target]))
+
+
+def _entering(layout: Layout) -> list[list[int]]:
+    """Return, for each partition, the numbers of the connections that end in it."""
+    entering: list[list[int]] = [[] for _ in layout.partitions]
+    for k, connection in enumerate(layout.connections):
+        if connection.sources:
+            entering[connection.target].append(k)
+    return entering

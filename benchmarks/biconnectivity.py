@@ -3,19 +3,29 @@
     python benchmarks/biconnectivity.py [--only GRAPH ...] [--operations NAME ...] [--repeats 7] [--out results.json]
 
 Graphs and rules are those of ``benchmarks/connectivity.py``. igraph has a call for each of the two, which are
-timed together; from NetworKit's biconnected components both are read off, which is not timed.
+timed together; from NetworKit's biconnected components both are read off, which is not timed. Then, in a process of
+its own for each graph: the most memory that each analysis took beyond the undirected CSR.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import sys
+from collections.abc import Callable
 from typing import Any, Literal
 
 import connectivity
 import numpy as np
 from connectivity import Contestant
+from encode import forget_high_water, high_water, high_water_of
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 
+import topognn
+from topognn.metrics.components import connected_components
+from topognn.metrics.cores import core_numbers
 from topognn.metrics.cuts import Biconnectivity, biconnectivity
 from topognn.plain_graph import PlainGraph
 
@@ -86,5 +96,41 @@ connectivity.OPERATIONS = {
     "and labels of edges": [ours(labels=True)],
 }
 
+MEMORY: dict[str, Callable[[PlainGraph], Any]] = {
+    "components": connected_components,
+    "cores": core_numbers,
+    "bridges and points": ours().run,
+    "the same, serial": ours("serial").run,
+}
+
+
+def peak(name: str) -> dict[str, float]:
+    """Run in a process of its own: bytes that each analysis took beyond the rows."""
+    topognn.set_num_threads(connectivity.THREADS)
+    small, graph = connectivity.simplified(3, np.array([[0, 1]])), connectivity.GRAPHS[name]()
+    assert graph.simple.num_entries == 2 * graph.num_edges
+    found: dict[str, float] = {"nodes": graph.num_nodes, "edges": graph.num_edges}
+    for operation, run in MEMORY.items():
+        run(small)  # kernels loaded
+        before = forget_high_water()
+        run(graph)
+        found[operation] = high_water() - before
+    return found
+
+
+def memory_table(names: list[str]) -> Table:
+    columns = ("graph", "nodes", "edges", *MEMORY, "40 B/node + 4 B/edge")
+    table = Table(*columns, title="most memory beyond the undirected CSR, MiB (in brackets: bytes a node)")
+    for name in names:
+        found = high_water_of(__file__, name)
+        limit = 40 * found["nodes"] + 4 * found["edges"]
+        taken = (f"{found[o] / 2**20:.1f} ({found[o] / found['nodes']:.0f})" for o in MEMORY)
+        table.add_row(name, f"{found['nodes']:,}", f"{found['edges']:,}", *taken, f"{limit / 2**20:.1f}")
+    return table
+
+
 if __name__ == "__main__":
-    connectivity.main()
+    if sys.argv[1:2] == ["--peak"]:
+        print(json.dumps(peak(sys.argv[2])))
+    else:
+        Console(width=140).print(memory_table(connectivity.main()))

@@ -308,7 +308,8 @@ def write(path: Path, records: list[dict[str, Any]]) -> None:
     os.replace(part, path)
 
 
-def main() -> None:
+def main() -> list[str]:
+    """Measure what the command line asks for; return the graphs that it asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=GRAPHS, default=list(GRAPHS), metavar="GRAPH")
     parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=list(OPERATIONS), metavar="NAME")
@@ -323,6 +324,8 @@ def main() -> None:
         if options.out:
             write(options.out, records)
     Console().print(table_of(records))
+    graphs: list[str] = options.only
+    return graphs
 
 
 if __name__ == "__main__":

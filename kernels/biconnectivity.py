@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from topognn.kernels.launch import kernel
-from topognn.kernels.primitives import atomic_cas, atomic_max, atomic_min
+from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_max, atomic_min
 
 _ROWS = "int64[::1], {0}[::1], "
 _ROWED = (("int32", "int32"), ("int32", "int64"), ("int64", "int64"))
@@ -136,6 +136,32 @@ def mark_bridges(i, lane, width, indptr, indices, node_at, parent, is_alone, is_
     for k in range(indptr[node], indptr[node + 1]):
         count += indices[k] == above
     is_bridge[i] = count == 1
+
+
+_COUNT = "{0}[::1], {0}[::1], boolean[::1], {0}[::1]"
+
+
+@kernel(_COUNT.format("int32"), _COUNT.format("int64"))
+def count_bridges(i, lane, width, node_at, parent, is_bridge, counts):  # type: ignore[no-untyped-def]
+    """Count the tree edge of ``i`` at its lesser node if it is a bridge."""
+    if lane == 0 and is_bridge[i]:
+        atomic_add(counts, min(node_at[i], node_at[parent[i]]), 1)
+
+
+@kernel(*_signatures("{0}[::1], {0}[::1], boolean[::1], {0}[::1], int64[:, ::1]"))
+def list_bridges(i, lane, width, indptr, indices, number, parent, is_bridge, ends, pairs):  # type: ignore[no-untyped-def]
+    """Write the bridges from node ``i`` to greater ones before ``ends[i]``, in the order of its row."""
+    position = ends[i - 1] if i > 0 else 0
+    if lane > 0 or position == ends[i]:
+        return
+    for k in range(indptr[i], indptr[i + 1]):
+        if indices[k] > i:
+            one = number[i]
+            other = number[indices[k]]
+            if (is_bridge[one] and parent[one] == other) or (is_bridge[other] and parent[other] == one):
+                pairs[position, 0] = i
+                pairs[position, 1] = indices[k]
+                position += 1
 
 
 @kernel(*_signatures("{0}[::1], {0}[::1], int64[::1]"))

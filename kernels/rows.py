@@ -12,23 +12,8 @@ import numpy as np
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import lane_scan
 
-
-@kernel("boolean[:, ::1], int64[::1], int64[::1]")
-def find_kept(i, lane, width, mask, indptr, index):  # type: ignore[no-untyped-def]
-    """Write the columns of the True entries of row ``i`` of a mask."""
-    position = indptr[i]
-    count = mask.shape[1]
-    for base in range(0, count, width):
-        column = base + lane
-        kept = column < count and mask[i, column]
-        before, total = lane_scan(kept, lane, width)
-        if kept:
-            index[position + before] = i * count + column
-        position += total
-
-
 _GEOMETRY = "int64, int64, int64, int64, int64, int64[:, ::1], int64[:, ::1], "
-_TAPS = "int64[::1], int64[::1], int64[::1], int64[::1], float32[::1], "
+_TAPS = "int64[::1], int32[::1], int32[::1], {0}[::1], float32[::1], "
 _ROWS = "int64, {0}[::1], int64[::1], {0}[::1], float32[::1]"
 _FILL_IN = _GEOMETRY + _TAPS + "int64, {0}[:, ::1], " + _ROWS
 _FILL_OUT = _GEOMETRY + _TAPS + "int64, int64[::1], int64[::1], " + _ROWS

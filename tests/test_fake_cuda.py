@@ -75,7 +75,7 @@ def test_rows_and_metrics_on_cuda(name: str) -> None:
             assert values["sink_nodes"] == 1
             assert values["strength"] == 1.0
     assert {entry.device for entry in launch.recorded} == {"cuda:0"}
-    assert {"find_kept", "fill_in", "fill_out", "count_two_hop"} <= {entry.kernel for entry in launch.recorded}
+    assert {"find_taps", "fill_in", "fill_out", "count_two_hop"} <= {entry.kernel for entry in launch.recorded}
 
 
 @pytest.mark.parametrize("route", ["rows", "connections"])
@@ -122,13 +122,13 @@ def test_a_declared_sync_that_does_not_happen_raises() -> None:
 
 
 def test_mixed_devices_raise() -> None:
-    from topognn.kernels.rows import find_kept
+    from topognn.kernels.taps import count_block
 
     with FakeTensorMode():
-        mask = torch.empty(2, 3, dtype=torch.bool, device=CUDA)
+        mask = torch.empty(6, dtype=torch.bool, device=CUDA)
         here = torch.empty(3, dtype=torch.int64)
-        with pytest.raises(topognn.DeviceError, match=r"find_kept was given tensors on \['cpu', 'cuda:0'\]"):
-            find_kept.launch(2, mask, here, here)
+        with pytest.raises(topognn.DeviceError, match=r"count_block was given tensors on \['cpu', 'cuda:0'\]"):
+            count_block.launch(2, mask, here)
 
 
 def test_encode_counts_one_sync_on_cpu_too() -> None:

@@ -119,15 +119,16 @@ def test_next_process_finds_compiled_kernels(tmp_path: Path) -> None:
 def test_a_forked_child_can_launch() -> None:
     code = (
         "import os, topognn, torch\n"
-        "from topognn.kernels.rows import find_kept\n"
+        "from topognn.kernels.taps import take_kept\n"
         "topognn.set_num_threads(2)\n"
         "mask = torch.ones(5000, 100, dtype=torch.bool)\n"
-        "indptr, index = torch.arange(5001) * 100, torch.zeros(500_000, dtype=torch.int64)\n"
-        "find_kept.launch(5000, mask, indptr, index, work=100)\n"
-        "index[-1] = 0\n"
+        "weights = torch.arange(500_000.0).view(5000, 100)\n"
+        "indptr, values = torch.arange(5001) * 100, torch.zeros(500_000)\n"
+        "take_kept.launch(5000, mask, weights, indptr, values, work=100)\n"
+        "values[-1] = 0\n"
         "pid = os.fork()\n"
         "if pid == 0:\n"
-        "    find_kept.launch(5000, mask, indptr, index, work=100); os._exit(int(index[-1]) != 499_999)\n"
+        "    take_kept.launch(5000, mask, weights, indptr, values, work=100); os._exit(int(values[-1]) != 499_999)\n"
         "print(os.waitpid(pid, 0)[1])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -68,5 +68,6 @@ def test_simulator_equals_cpu(name: str) -> None:
         got = results(architecture)
     for a, b in zip(got, want, strict=True):
         assert torch.equal(a, b)
-    assert {"fill_in", "fill_out", "find_kept", "count_two_hop", "hash_row", "check_row"} <= seen
+    assert {"fill_in", "fill_out", "count_two_hop", "hash_row", "check_row"} <= seen
+    assert {"count_kept", "count_block", "take_kept", "find_taps"} <= seen
     assert {"hash_steps", "check_steps"} <= seen

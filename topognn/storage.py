@@ -23,7 +23,7 @@ _FORMAT = "topognn-graph-2"
 
 
 def save_parts(path: Path, layout: Layout, kept: Sequence[KeptWeights], num_uses: int) -> None:
-    """Write layout, masks and magnitudes to ``path``; nothing half-written ever stands there."""
+    """Write layout, masks and values to ``path``; nothing half-written ever stands there."""
     tensors: dict[str, Tensor] = {}
     connections = []
     for number, (connection, own) in enumerate(zip(layout.connections, kept, strict=True)):
@@ -36,7 +36,7 @@ def save_parts(path: Path, layout: Layout, kept: Sequence[KeptWeights], num_uses
                 plain[field.name] = value
         connections.append(plain)
         tensors[f"{number}.mask"] = own.mask.contiguous()
-        tensors[f"{number}.magnitude"] = own.magnitude.contiguous()
+        tensors[f"{number}.values"] = own.values
     header = {
         "partitions": [(p.name, p.shape, p.offset) for p in layout.partitions],
         "connections": connections,
@@ -79,8 +79,8 @@ def load_parts(path: Path, device: str | torch.device) -> tuple[Layout, list[Kep
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
         own: dict[str, Any] = {n: tensors[f"{number}.{n}"] for n in names if f"{number}.{n}" in tensors}
         connections.append(Connection(**fields, **own))
-        mask, magnitude = tensors[f"{number}.mask"], tensors[f"{number}.magnitude"]
-        kept.append(KeptWeights(mask, magnitude, header["counts"][number]))
+        mask, values = tensors[f"{number}.mask"], tensors[f"{number}.values"]
+        kept.append(KeptWeights(mask, values, header["counts"][number]))
     partitions = tuple(Partition(name, tuple(shape), offset) for name, shape, offset in header["partitions"])
     layout = Layout(partitions, tuple(connections), tuple(header["outputs"]), header["shortcuts"])
     return layout, kept, header["num_uses"]

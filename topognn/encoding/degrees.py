@@ -13,6 +13,8 @@ from torch import Tensor
 
 from topognn.tracing.layout import Connection, Layout
 
+_AT_ONCE = 2**17  # weights that are made float64 at a time: torch copies what it adds up in another dtype
+
 
 def add_in(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> Tensor:
     """Return, for each node, the sum of ``weights`` (one tensor a connection) over its in-edges; float64."""
@@ -41,22 +43,25 @@ def sum_in(connection: Connection, weights: Tensor) -> Tensor:
     ``weights`` is in the connection's kernel form: 0/1 for degrees, magnitudes for strengths.
     """
     inner, held = connection.kernel[1], connection.multiplicity
+    parts = _by_outputs(connection, weights)
     if held is None:
-        taps = weights.sum(1, dtype=torch.float64)
+        taps = torch.cat([part.sum(2, dtype=torch.float64) for part in parts], 1)
     elif held.shape[1] == 1:  # every element of a channel stands for as many nodes
-        grouped = weights.view(connection.groups, -1, *weights.shape[1:]).double()
-        taps = torch.einsum("goikl,gi->gokl", grouped, held.view(connection.groups, inner)).flatten(0, 1)
+        each = held.view(connection.groups, inner)
+        taps = torch.cat([torch.einsum("goikl,gi->gokl", part.double(), each) for part in parts], 1)
     else:
-        return _flatten(_sum_places(connection, weights, held), connection.target_place_stride)
-    spread = _spread(taps, connection.source_y >= 0, connection.source_x >= 0)
+        places = torch.cat([_sum_places(connection, part, held) for part in parts], 1)
+        return _flatten(places.flatten(0, 1), connection.target_place_stride)
+    spread = _spread(taps.flatten(0, 1), connection.source_y >= 0, connection.source_x >= 0)
     return _flatten(spread, connection.target_place_stride)
 
 
 def sum_out(connection: Connection, weights: Tensor) -> Tensor:
     """Return the sum of ``weights`` over the out-edges of each node from ``connection.source`` on; float64."""
-    _, inner, height, width = connection.kernel
-    taps = weights.view(connection.groups, -1, inner, height, width).sum(1, dtype=torch.float64).flatten(0, 1)
-    spread = _spread(taps, connection.target_y >= 0, connection.target_x >= 0)
+    taps = torch.zeros(connection.groups, *connection.kernel[1:], dtype=torch.float64, device=weights.device)
+    for part in _by_outputs(connection, weights):
+        taps += part.sum(1, dtype=torch.float64)
+    spread = _spread(taps.flatten(0, 1), connection.target_y >= 0, connection.target_x >= 0)
     elements = _flatten(spread, connection.place_stride)
     if connection.support is None:
         return elements
@@ -65,22 +70,29 @@ def sum_out(connection: Connection, weights: Tensor) -> Tensor:
     return torch.segment_reduce(held, "sum", offsets=connection.holders_indptr)
 
 
+def _by_outputs(connection: Connection, weights: Tensor) -> Sequence[Tensor]:
+    """Return the weights as ``(groups, outputs, inner, height, width)``, cut so that none is large."""
+    grouped = weights.view(connection.groups, -1, *connection.kernel[1:])
+    outputs = grouped.shape[1]
+    return grouped.split(max(1, _AT_ONCE * outputs // max(1, weights.numel())), 1)
+
+
 def _spread(taps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return ``(channels, height, width)``: at each place the sum of the taps that are inside there."""
     return torch.einsum("ckl,yk,xl->cyx", taps, rows.double(), columns.double())
 
 
 def _sum_places(connection: Connection, weights: Tensor, held: Tensor) -> Tensor:
-    """Return ``(out channels, height, width)``: weights times the nodes that each element stands for, tap by tap."""
-    groups, (out, inner, height, width) = connection.groups, connection.kernel
-    grouped = weights.view(groups, out // groups, inner, height, width).double()
-    total = grouped.new_zeros(groups, out // groups, *connection.positions)
+    """Return ``(groups, outputs, height, width)``: weights times the nodes each element stands for, tap by tap."""
+    groups, outputs, inner, height, width = weights.shape
+    grouped = weights.double()
+    total = grouped.new_zeros(groups, outputs, *connection.positions)
     for k in range(height):
         for j in range(width):
             y, x = connection.source_y[:, k, None], connection.source_x[None, :, j]
             read = held[:, (y.clamp(min=0) + x.clamp(min=0)) // connection.place_stride] * ((y | x) >= 0)
             total += torch.einsum("goi,giyx->goyx", grouped[..., k, j], read.view(groups, inner, *read.shape[1:]))
-    return total.flatten(0, 1)
+    return total
 
 
 def _flatten(spread: Tensor, place_stride: int) -> Tensor:

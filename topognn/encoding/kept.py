@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from topognn.kernels.rows import find_kept
+from topognn.kernels.taps import BLOCK, count_block, count_kept, find_taps, take_kept
 from topognn.tracing.layout import Connection
 
 
@@ -17,8 +17,8 @@ class Taps(NamedTuple):
 
     Attributes:
         indptr: int64 ``(channels + 1,)``.
-        y, x: int64, the weight's place in the kernel.
-        base: int64, what its channel on the other side adds to an element's index.
+        y, x: int32, the weight's place in the kernel.
+        base: In the dtype of the rows' indices, what its channel on the other side adds to an element's index.
         weight: float32 ``|w|``; empty in an unweighted graph.
     """
 
@@ -31,58 +31,62 @@ class Taps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KeptWeights:
-    """The kept weights of one connection.
+    """The kept weights of one connection: a byte a weight and four more a kept one.
 
     Attributes:
         mask: bool, in the connection's kernel form ``(out, in a group, kernel height, kernel width)``.
-        magnitude: float32 ``|w|`` in the same form.
+        values: float32 ``|w|`` of the kept weights, ``(count,)``, as they stand in the mask.
         count: Number of kept weights.
     """
 
     mask: Tensor
-    magnitude: Tensor
+    values: Tensor
     count: int
 
-    def by_output(self, connection: Connection) -> Taps:
+    @property
+    def magnitude(self) -> Tensor:
+        """``|w|`` in the form of ``mask``, 0 where a weight is not kept; float32, made at each call."""
+        dense = torch.zeros(self.mask.shape, dtype=torch.float32, device=self.mask.device)
+        return dense.masked_scatter_(self.mask, self.values)
+
+    def by_output(self, connection: Connection, dtype: torch.dtype, weighted: bool) -> Taps:
         """Return the taps that each output channel reads, ascending in the input element."""
-        out, inner, height, width = connection.kernel
-        rows = self.mask.reshape(out, -1)
-        index, indptr = self._find(rows)
-        group = index // (inner * height * width * (out // connection.groups))
-        channel = (index // (height * width)) % inner + group * inner
-        return Taps(
-            indptr,
-            (index // width) % height,
-            index % width,
-            channel * connection.channel_stride,
-            self.magnitude.reshape(-1)[index],
-        )
+        taps = self._find(connection, connection.channel_stride, dtype, turned=False, weighted=False)
+        return taps._replace(weight=self.values) if weighted else taps
 
-    def by_input(self, connection: Connection) -> Taps:
+    def by_input(self, connection: Connection, dtype: torch.dtype, weighted: bool) -> Taps:
         """Return the taps that each input channel feeds, ascending in the output element."""
-        out, inner, height, width = connection.kernel
-        groups = connection.groups
+        return self._find(connection, connection.target_channel_stride, dtype, turned=True, weighted=weighted)
 
-        def turned(weights: Tensor) -> Tensor:
-            parts = weights.view(groups, out // groups, inner, height, width).transpose(1, 2)
-            return parts.flip(3, 4).reshape(groups * inner, -1).contiguous()  # later taps lead to earlier outputs
-
-        index, indptr = self._find(turned(self.mask))
-        group = index // ((out // groups) * inner * height * width)
-        channel = (index // (height * width)) % (out // groups) + group * (out // groups)
-        return Taps(
-            indptr,
-            height - 1 - (index // width) % height,
-            width - 1 - index % width,
-            channel * connection.target_channel_stride,
-            turned(self.magnitude).view(-1)[index],
+    def _find(self, connection: Connection, stride: int, dtype: torch.dtype, turned: bool, weighted: bool) -> Taps:
+        groups, device, mask = connection.groups, self.mask.device, self.mask.flatten(2)
+        rows = mask.shape[1] * groups if turned else mask.shape[0]
+        work = mask.numel() / rows
+        counts = torch.zeros(rows, dtype=torch.int64, device=device)
+        count_kept.launch(rows, groups, turned, mask, counts, work=work)
+        earlier = torch.zeros(-(-mask.numel() // BLOCK) if weighted else 0, dtype=torch.int64, device=device)
+        count_block.launch(earlier.numel(), mask.view(-1), earlier, work=BLOCK)
+        y, x = (torch.empty(self.count, dtype=torch.int32, device=device) for _ in range(2))
+        base = torch.empty(self.count, dtype=dtype, device=device)
+        weight = torch.empty(self.count if weighted else 0, dtype=torch.float32, device=device)
+        taps = Taps(scan(counts), y, x, base, weight)
+        find_taps.launch(
+            *(rows, groups, self.mask.shape[3], stride, turned, mask, mask.view(-1)),
+            *(scan(earlier), self.values, *taps),
+            work=work,
         )
+        return taps
 
-    def _find(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        indptr = scan(rows.sum(1))
-        index = torch.empty(self.count, dtype=torch.int64, device=rows.device)
-        find_kept.launch(rows.shape[0], rows, indptr, index, work=rows.shape[1])
-        return index, indptr
+
+def take_values(mask: Tensor, weight: Tensor, count: int) -> Tensor:
+    """Return ``|w|`` of the kept weights, ``(count,)``, as they stand in the mask; ``weight`` is float32."""
+    rows, work = mask.flatten(1), mask[0].numel()
+    weight = weight.reshape(rows.shape).contiguous()
+    counts = torch.zeros(rows.shape[0], dtype=torch.int64, device=mask.device)
+    count_kept.launch(rows.shape[0], 1, False, rows.unsqueeze(1), counts, work=work)
+    values = torch.empty(count, dtype=torch.float32, device=mask.device)
+    take_kept.launch(rows.shape[0], rows, weight, scan(counts), values, work=work)
+    return values
 
 
 def scan(counts: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from topognn.encoding.degrees import add_in
-from topognn.encoding.kept import KeptWeights
+from topognn.encoding.kept import KeptWeights, take_values
 from topognn.errors import TraceError
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
@@ -95,11 +95,11 @@ def encode_kept(
             one = torch.ones(c.kernel, device=device)
             parts.append((one.bool(), one))
         else:
-            mask = masks[c.weight].to(device).view(c.kernel)
-            magnitude = weights[c.weight].to(device, torch.float32).abs().view(c.kernel)
-            parts.append((mask, torch.where(mask, magnitude, 0)))
+            parts.append((masks[c.weight].to(device).reshape(c.kernel).contiguous(), weights[c.weight]))
     in_degrees = add_in(layout, [mask for mask, _ in parts], device).to(torch.int64)
-    counts = torch.stack([mask.sum() for mask, _ in parts] + [in_degrees.sum()])
+    counts = torch.stack([mask.count_nonzero() for mask, _ in parts] + [in_degrees.sum()])
     *kept_counts, num_entries = map(int, read(counts))
-    kept = [KeptWeights(m, w, count) for (m, w), count in zip(parts, kept_counts, strict=True)]
+    kept = []
+    for (mask, weight), count in zip(parts, kept_counts, strict=True):
+        kept.append(KeptWeights(mask, take_values(mask, weight.to(device, torch.float32), count), count))
     return MultipartiteGraph(layout, kept, in_degrees, num_entries)

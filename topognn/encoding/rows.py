@@ -70,7 +70,7 @@ def build_rows(
 
 
 def _fill_in(connection: Connection, kept: KeptWeights, cursor: Tensor, rows: Rows) -> None:
-    c, taps = connection, kept.by_output(connection)
+    c, taps = connection, kept.by_output(connection, rows.indices.dtype, rows.weights.numel() > 0)
     fill_in.launch(
         c.num_targets,
         *(c.kernel[0], c.target_channel_stride, c.positions[0] * c.positions[1]),
@@ -87,7 +87,7 @@ def _fill_in(connection: Connection, kept: KeptWeights, cursor: Tensor, rows: Ro
 
 
 def _fill_out(connection: Connection, kept: KeptWeights, cursor: Tensor, rows: Rows) -> None:
-    c, taps = connection, kept.by_input(connection)
+    c, taps = connection, kept.by_input(connection, rows.indices.dtype, rows.weights.numel() > 0)
     fill_out.launch(
         c.num_sources,
         *(c.in_channels, c.channel_stride, c.input_positions[0] * c.input_positions[1]),

@@ -53,8 +53,8 @@ class Components:
 def connected_components(graph: Graph) -> Components:
     """Return the connected components of a graph, directions forgotten.
 
-    Labels do not depend on the number of threads. No host sync. Takes the rows ``"both"`` and two indices a
-    node.
+    Labels do not depend on the number of threads. No host sync. Takes the rows ``"both"``, two
+    indices and a byte a node; :attr:`Components.sizes` 24 bytes a node.
 
     >>> from topognn.plain import from_edge_index
     >>> from topognn.metrics.components import connected_components
@@ -73,7 +73,8 @@ def connected_components(graph: Graph) -> Components:
         giant = labels[:: max(1, nodes // _SAMPLES)].contiguous().mode().values.reshape(1)
         hook.launch(nodes, ALL, giant, labels, indptr, indices, work=rows.num_entries / nodes)
         compress.launch(nodes, labels)
-    return Components(labels, (labels == torch.arange(nodes, dtype=labels.dtype, device=labels.device)).sum())
+    is_root = labels == torch.arange(nodes, dtype=labels.dtype, device=labels.device)
+    return Components(labels, is_root.count_nonzero())
 
 
 def components(graph: Graph) -> Tensor:

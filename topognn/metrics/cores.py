@@ -26,7 +26,8 @@ def core_numbers(graph: Graph) -> Tensor:
     not in that of k + 1. Directions, self-loops and parallel edges are forgotten.
 
     On CUDA one host sync a level tried (at most two for each core number that occurs); one more the first time a
-    :class:`PlainGraph` is made simple. Takes 4 bytes and one index a node beyond the rows.
+    :class:`PlainGraph` is made simple. Takes at most 12 bytes a node beyond the rows
+    (16 if indices are int64).
 
     >>> from topognn.plain import from_edge_index
     >>> from topognn.metrics.cores import core_numbers

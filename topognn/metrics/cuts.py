@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from topognn.encoding.rows import Rows
-from topognn.kernels.biconnectivity import find_first, label_entries, mark_bridges, mark_heads
+from topognn.kernels.biconnectivity import (
+    count_bridges,
+    find_first,
+    label_entries,
+    list_bridges,
+    mark_bridges,
+    mark_heads,
+)
 from topognn.kernels.host import read
 from topognn.kernels.launch import get_num_threads
 from topognn.metrics.spanning import Forest, grow_forest, search_depth_first
@@ -41,28 +48,29 @@ class Biconnectivity:
     @property
     def num_cut_nodes(self) -> Tensor:
         """The number of articulation points; int64 scalar."""
-        return self.is_cut_node.sum()
+        return self.is_cut_node.count_nonzero()
 
     @cached_property
     def bridges(self) -> Tensor:
         """The bridges as pairs of nodes, the lesser first, in ascending order; int64 ``(bridges, 2)``.
 
-        Makes one host sync, for their number.
+        Makes one host sync, for their number. Takes two indices a node beside the list.
         """
-        _, node_at, parent, _ = self._forest
-        nodes = node_at.numel()
-        place = torch.where(self._is_bridge, self._is_bridge.cumsum(0) - 1, nodes)
-        lower, upper = node_at.long(), node_at[parent.long()].long()
-        keys = torch.empty(nodes + 1, dtype=torch.int64, device=node_at.device)
-        keys.scatter_(0, place, torch.minimum(lower, upper) * nodes + torch.maximum(lower, upper))
-        keys = keys[: int(read(self.num_bridges.reshape(1))[0])].sort().values
-        return torch.stack([keys // max(1, nodes), keys % max(1, nodes)], 1)
+        number, node_at, parent, _ = self._forest
+        nodes, rows = number.numel(), self._rows
+        pairs = torch.empty(int(read(self.num_bridges.reshape(1))[0]), 2, dtype=torch.int64, device=number.device)
+        counts = torch.zeros_like(number)
+        count_bridges.launch(nodes, node_at, parent, self._is_bridge, counts)
+        ends = counts.cumsum(0, dtype=counts.dtype)
+        list_bridges.launch(nodes, rows.indptr, rows.indices, number, parent, self._is_bridge, ends, pairs)
+        return pairs
 
     @cached_property
     def labels(self) -> Tensor:
         """The biconnected component of each entry of the rows ``"both"``; in their dtype, ``(entries,)``.
 
-        Components are numbered from 0 in the order of their first entries. A self-loop has -1.
+        Components are numbered from 0 in the order of their first entries. A self-loop has -1. Takes at most 32
+        bytes a node before the labels are made.
         """
         number, _, _, group = self._forest
         rows = self._rows
@@ -72,9 +80,10 @@ class Biconnectivity:
         first = torch.full((nodes,), none, dtype=torch.int64, device=number.device)
         find_first.launch(nodes, rows.indptr, rows.indices, number, group, first, work=work)
         order = first.argsort()
-        names = torch.empty_like(number).scatter_(
-            0, order, torch.arange(nodes, dtype=number.dtype, device=number.device)
-        )
+        del first
+        places = torch.arange(nodes, dtype=number.dtype, device=number.device)
+        names = torch.empty_like(number).scatter_(0, order, places)
+        del order, places
         labels = torch.empty_like(rows.indices)
         label_entries.launch(nodes, rows.indptr, rows.indices, number, group, names, labels, work=work)
         return labels
@@ -84,7 +93,8 @@ def biconnectivity(graph: Graph, algorithm: Literal["serial", "parallel"] | None
     """Find a graph's bridges, articulation points and biconnected components, directions forgotten.
 
     A parallel edge is no bridge, a self-loop is nothing. Results are the same for either algorithm and any
-    number of threads. No host sync until the bridges are listed.
+    number of threads. No host sync until the bridges are listed. Beyond the rows it takes at most 40 bytes a node
+    in parallel and 28 in serial (80 and 52 if indices are int64), of which 18 (34) stay with the result.
 
     Args:
         graph: The graph.
@@ -107,7 +117,7 @@ def biconnectivity(graph: Graph, algorithm: Literal["serial", "parallel"] | None
     is_bridge = torch.zeros_like(is_cut_node)
     mark_heads.launch(nodes, *forest[1:], is_cut_node, is_alone)
     mark_bridges.launch(nodes, rows.indptr, rows.indices, *forest[1:3], is_alone, is_bridge)
-    return Biconnectivity(is_cut_node, is_bridge.sum(), rows, forest, is_bridge)
+    return Biconnectivity(is_cut_node, is_bridge.count_nonzero(), rows, forest, is_bridge)
 
 
 def cut_edges(graph: Graph) -> Tensor:

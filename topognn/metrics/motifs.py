@@ -65,7 +65,7 @@ def motifs4(graph: Graph, per_node: bool = False) -> Motifs:
 
     Parallel edges count once and self-loops not at all. Counts wedges under an order of the nodes by degree,
     so time grows with the sum over edges of the smaller degree, and with triangles times degree. Makes no
-    host sync. Takes 60 bytes a node, 16 bytes an edge, and 4 bytes a node for each worker: 8 a thread on a
+    host sync. Takes 64 bytes a node, 16 bytes an edge, and 4 bytes a node for each worker: 8 a thread on a
     CPU, as many as fit in 2 GiB (and at least 32) on a GPU.
 
     Exact as long as degrees are below 2**30 and no count, the sums from which they are subtracted included,

@@ -35,7 +35,7 @@ def search_depth_first(rows: Rows, nodes: int) -> Forest:
 def grow_forest(rows: Rows, nodes: int) -> Forest:
     """Return a forest and its groups, made in parallel in 16 + 2 log2(nodes) launches.
 
-    Takes 44 bytes a node where indices are int32 and nodes fewer than 2**30, 88 otherwise.
+    Takes at most 40 bytes a node where indices are int32 and nodes fewer than 2**30, 80 otherwise.
     """
     dtype = torch.int32 if rows.indices.dtype == torch.int32 and nodes < 2**30 else torch.int64
     number, node_at, parent, last = _number(rows, nodes, dtype)
@@ -59,6 +59,7 @@ def _number(rows: Rows, nodes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor,
     tour.mark_down.launch(nodes, *arcs, ranks, down)
     del starts, following, ranks
     before = down.cumsum(0, dtype=dtype)
+    del down
     number, node_at, above, last = (torch.empty_like(before[:nodes]) for _ in range(4))
     tour.number_nodes.launch(nodes, *ends, *arcs, before, number, node_at, above, last)
     del ends, arcs, before

@@ -103,7 +103,7 @@ def topognn_process(*args: object, **options: Any) -> subprocess.Popen[str]:
 
 
 def test_json_holds_what_the_library_computes() -> None:
-    found = report("resnet20", "--pruner", "erk", "--sparsity", 0.95, "--seed", 3)
+    found = report("resnet20", "--pruner", "erk", "--sparsity", 0.95, "--seed", 3, "--layers")
     torch.manual_seed(3)
     model = topognn.get_model("resnet20")
     masks = topognn.prune(model, "erk", 0.95, seed=3, input_shape=(3, 32, 32))
@@ -134,12 +134,13 @@ def test_tables_show_the_same_numbers(net: str, tmp_path: Path) -> None:
             assert format_number(found["normalized"][column]) == line[-1]
     for layer in found["layers"]:
         (line,) = [line for line in lines if line[:1] == [layer["layer"]]]
-        assert line[2:] == [f"{layer['kept']:,}", f"{layer['density']:.4f}", f"{layer['edges']:,}"]
+        assert line[2:5] == [f"{layer['kept']:,}", f"{layer['density']:.4f}", f"{layer['edges']:,}"]
+        assert line[5] == f"{layer['effective']:,}" and line[7] == format_number(layer["expansion"])
     header, costs = shown.stdout.splitlines()[0], shown.stdout.splitlines()[-1]
     assert "input 1x6x6, random weights (seed 0), uniform at sparsity 0.5 (reached 0.5, " in header
     assert f"{found['raw']['nodes']:,} nodes" in header and header.endswith("on cpu")
     assert costs.startswith("build ") and "peak memory" in costs
-    assert "density" not in invoke(*args).stdout
+    assert "log10 paths" in shown.stdout and "log10 paths" not in invoke(*args).stdout
 
 
 def test_metrics_are_chosen_and_csv_has_a_row_each(net: str, tmp_path: Path) -> None:
@@ -179,7 +180,10 @@ def test_a_dense_network_is_called_dense(net: str) -> None:
 
 
 def test_torchvision_models_run() -> None:
-    found = report("torchvision:resnet18", "--input", "3x64x64", "--pruner", "er", "--sparsity", 0.99)
+    found = report(
+        *("torchvision:resnet18", "--input", "3x64x64", "--pruner", "er", "--sparsity", 0.99, "--layers"),
+        *("--metrics", "sink_nodes,spectral_gap"),
+    )
     assert found["raw"]["nodes"] > 3 * 64 * 64 and found["input_shape"] == [3, 64, 64]
     assert found["weights"] == 11_678_912  # 11,689,512 parameters less batch norm and one bias
     assert found["layers"][-1]["shape"] == [1000, 512]
@@ -200,7 +204,7 @@ def test_a_file_can_import_its_neighbours_and_hides_no_module(net: str) -> None:
 
 
 def test_our_models_follow_input_and_classes() -> None:
-    found = report("resnet20", "--input", "1x16x16", "--classes", 3, "--metrics", "sink_nodes")
+    found = report("resnet20", "--input", "1x16x16", "--classes", 3, "--metrics", "sink_nodes", "--layers")
     assert found["layers"][0]["shape"] == [16, 1, 3, 3] and found["layers"][-1]["shape"] == [3, 64]
     assert parse_shape("64") == (64,)
 

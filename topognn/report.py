@@ -21,6 +21,7 @@ from topognn.metrics.cores import k_core
 from topognn.metrics.cuts import biconnectivity
 from topognn.metrics.effective import find_effective
 from topognn.metrics.expansion import find_expansion
+from topognn.metrics.layers import find_layer_expansion
 from topognn.metrics.motifs import motifs4
 from topognn.metrics.paths import Paths, find_paths
 from topognn.metrics.spectral import spectral_gap, spectral_radius
@@ -202,27 +203,57 @@ def topometrics(graph: MultipartiteGraph, metrics: Iterable[str] | None = None) 
 
 
 class LayerRow(NamedTuple):
-    """One layer of a graph, for tables."""
+    """One layer of a graph, for tables.
+
+    Attributes:
+        kept, density: Number of kept weights; its share of all.
+        edges: Number of uses of kept weights.
+        effective: Number of kept weights with an edge on a path from the input to the output.
+        log10_paths: Decimal logarithm of the mean number of paths that a kept weight lies on; -inf if that is 0.
+        expansion: Normalised second singular value; see :func:`topognn.metrics.find_layer_expansion`.
+    """
 
     layer: str
     shape: tuple[int, ...]
     kept: int
     density: float
     edges: int
+    effective: int
+    log10_paths: float
+    expansion: float
 
 
 def layer_table(graph: MultipartiteGraph) -> list[LayerRow]:
-    """Return one row a parametric layer: its weight's shape, kept weights, density, and edges (one host sync).
+    """Return one row a parametric layer; see :class:`LayerRow`.
+
+    One host sync, and those of :func:`topognn.metrics.find_layer_expansion`.
+
+    Raises:
+        ConvergenceError: A layer's expansion was not found to 1e-6.
 
     >>> from topognn import example_graph
-    >>> layer_table(example_graph())[0]
-    LayerRow(layer='0', shape=(2, 1, 2, 2), kept=2, density=0.25, edges=8)
+    >>> row = layer_table(example_graph())[0]
+    >>> row.layer, row.shape, row.kept, row.density, row.edges, row.effective, round(row.log10_paths, 3)
+    ('0', (2, 1, 2, 2), 2, 0.25, 8, 2, 0.602)
     """
-    layers = [(c, k) for c, k in zip(graph.connections, graph.kept, strict=True) if c.weight is not None]
-    edges = read(torch.stack([sum_in(c, k.mask).sum() for c, k in layers]))
+    numbers = [n for n, c in enumerate(graph.connections) if c.weight is not None]
+    layers = [(graph.connections[n], graph.kept[n]) for n in numbers]
+    used = find_effective(graph).masks
+    columns = (
+        torch.stack([sum_in(c, k.mask).sum() for c, k in layers]),
+        torch.stack([used[c.weight].sum() for c, _ in layers if c.weight is not None]),
+        find_paths(graph).log2_through[numbers],
+        find_layer_expansion(graph),
+    )
+    found = iter(read(torch.cat([column.double() for column in columns])))
+    edges, effective, paths, expansion = ([next(found) for _ in layers] for _ in columns)
     return [
-        LayerRow(c.layer, c.weight_shape, k.count, k.count / c.num_weights, int(e))
-        for (c, k), e in zip(layers, edges, strict=True)
+        LayerRow(
+            *(c.layer, c.weight_shape, k.count, k.count / c.num_weights, int(edges[i]), int(effective[i])),
+            (paths[i] - math.log2(k.count)) * math.log10(2) if k.count else -math.inf,
+            expansion[i],
+        )
+        for i, (c, k) in enumerate(layers)
     ]
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from topognn.cli.measuring import needs_data
 from topognn.cli.outcome import Outcome
-from topognn.report import TroubleRow
+from topognn.report import LayerRow, TroubleRow
 
 WIDTH = 120  # of tables that do not go to a terminal
 
@@ -32,14 +32,14 @@ def make_status() -> Callable[[str], AbstractContextManager[Any]]:
     return lambda text: console.status(Text(text)) if console.is_terminal else nullcontext()
 
 
-def show_report(outcome: Outcome, with_layers: bool) -> None:
-    """Print a report: header, topometrics by group, layers if asked for, times and memory."""
+def show_report(outcome: Outcome) -> None:
+    """Print a report: header, topometrics by group, layers and places if asked for, times and memory."""
     console = make_console()
     console.print(Text(format_header(outcome)))
     console.print()
     _print(console, metric_table(outcome))
-    if with_layers:
-        _print(console, layer_table(outcome))
+    if outcome.layers is not None:
+        _print(console, layer_table(outcome.layers))
     if outcome.trouble is not None:
         _print(console, trouble_table(outcome.trouble))
     console.print(Text(format_costs(outcome)))
@@ -104,13 +104,14 @@ def metric_table(outcome: Outcome) -> Table:
     return table
 
 
-def layer_table(outcome: Outcome) -> Table:
+def layer_table(rows: list[LayerRow]) -> Table:
     """Return a row a layer."""
-    right = ("shape", "kept", "density", "edges")
+    right = ("shape", "kept", "density", "edges", "effective", "log10 paths", "expansion")
     table = _new_table("layer", *right, right=right)
-    for row in outcome.layers:
-        shape = "x".join(map(str, row.shape))
-        table.add_row(Text(row.layer), shape, f"{row.kept:,}", f"{row.density:.4f}", f"{row.edges:,}")
+    for row in rows:
+        sizes = ("x".join(map(str, row.shape)), f"{row.kept:,}", f"{row.density:.4f}", f"{row.edges:,}")
+        found = (f"{row.effective:,}", f"{row.log10_paths:.3f}", format_number(row.expansion))
+        table.add_row(Text(row.layer), *sizes, *found)
     return table
 
 

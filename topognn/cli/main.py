@@ -115,7 +115,7 @@ def report(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one by default.")] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write all as JSON; - for stdout alone.")] = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write topometrics as CSV; - likewise.")] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Show a table of layers too.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Measure each layer too.")] = False,
     where: Annotated[bool, typer.Option("--where", help="Show where sinks, sources, cuts and islands sit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -135,7 +135,7 @@ def report(
         if path is not None and path != "-":
             check_writable(path)
     request = Request(
-        model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, device, where
+        model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, device, layers, where
     )
     with _quiet(debug):
         outcome = measure(request, make_status())
@@ -145,7 +145,7 @@ def report(
         elif path is not None:
             write_text(path, to_text(outcome))
     if "-" not in (json, csv):
-        show_report(outcome, layers)
+        show_report(outcome)
 
 
 @app.command()

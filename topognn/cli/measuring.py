@@ -72,6 +72,7 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
     with phase("metrics"):
         values = topognn.topometrics(graph, names)
         values.to_dict()  # waits for the device, so that the time is that of the work
+        layers = topognn.layer_table(graph) if request.layers else None
         trouble = topognn.trouble_table(graph) if request.where else None
     kept = read(torch.stack([mask.sum() for mask in masks.values()])) if masks else []
     return Outcome(
@@ -82,7 +83,7 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
         weights=sum(mask.numel() for mask in masks.values()),
         device=str(graph.device),
         topometrics=values,
-        layers=topognn.layer_table(graph),
+        layers=layers,
         trouble=trouble,
         seconds=seconds,
         peak_bytes=_peak_bytes(device),

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Request:
     metrics: str | None = None
     shortcuts: str = "parametric"
     device: str | None = None
+    layers: bool = False
     where: bool = False
 
 
@@ -39,6 +40,7 @@ class Outcome:
     Attributes:
         origin: Where the masks are from, in words.
         kept, weights: Number of kept and of all prunable weights.
+        layers: The table of layers, if that was asked for.
         trouble: Where the trouble sits, if that was asked for.
         seconds: Wall time of each phase.
         peak_bytes: Most memory held: by torch on a GPU, by the process on the CPU.
@@ -51,7 +53,7 @@ class Outcome:
     weights: int
     device: str
     topometrics: Topometrics
-    layers: list[LayerRow]
+    layers: list[LayerRow] | None
     trouble: list[TroubleRow] | None
     seconds: dict[str, float]
     peak_bytes: int
@@ -83,8 +85,8 @@ class Outcome:
             "kept_weights": self.kept,
             "weights": self.weights,
             **values,
-            "layers": [layer._asdict() for layer in self.layers],
-            "where": None if self.trouble is None else [row._asdict() for row in self.trouble],
+            "layers": _to_dicts(self.layers),
+            "where": _to_dicts(self.trouble),
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
         }
@@ -98,6 +100,10 @@ class Outcome:
         writer.writerows((name, "size", self.topometrics[name], "", "") for name in ("nodes", "edges"))
         writer.writerows(_without_nan(list(row)) for row in self.rows())
         return out.getvalue()
+
+
+def _to_dicts(rows: Sequence[LayerRow | TroubleRow] | None) -> list[dict[str, Any]] | None:
+    return None if rows is None else [row._asdict() for row in rows]
 
 
 def _without_nan(value: Any) -> Any:

@@ -29,6 +29,10 @@ def small_net() -> nn.Sequential:
 
 
 INPUT_SHAPE = (2, 6, 6)
+GIVEN: dict[str, Any] = {
+    "input_shape": INPUT_SHAPE,
+    "batches": [(torch.randn(60, *INPUT_SHAPE, generator=torch.Generator().manual_seed(1)), torch.arange(60) % 5)],
+}
 
 
 @pytest.mark.parametrize("name", PRUNERS)
@@ -40,13 +44,13 @@ def test_sparsity_is_reached_and_the_model_untouched(name: str, sparsity: float)
     weights = prunable_weights(net)
     before, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()
     modes = [module.training for module in net.modules()]
-    masks = prune(net, name, sparsity, seed=5, input_shape=INPUT_SHAPE)
+    masks = prune(net, name, sparsity, seed=5, **GIVEN)
     assert {name: (mask.shape, mask.dtype) for name, mask in masks.items()} == {
         name: (weight.shape, torch.bool) for name, weight in weights.items()
     }
     total = sum(weight.numel() for weight in weights.values())
     assert sum(int(mask.sum()) for mask in masks.values()) == round((1 - sparsity) * total)
-    again = prune(net, name, sparsity, seed=5, input_shape=INPUT_SHAPE)
+    again = prune(net, name, sparsity, seed=5, **GIVEN)
     assert all(torch.equal(masks[name], again[name]) for name in masks)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
@@ -171,7 +175,17 @@ def test_synflow_misuse() -> None:
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])
 def test_impossible_sparsities(name: str, sparsity: float) -> None:
     with pytest.raises(SparsityError, match=r"sparsity \S+ is outside \[0, 1\): give the fraction"):
-        prune(small_net(), name, sparsity, input_shape=INPUT_SHAPE)
+        prune(small_net(), name, sparsity, **GIVEN)
+
+
+def test_sparsities_too_high_for_a_layer_or_for_all() -> None:
+    net = small_net()
+    for pruner in (uniform, er, erk):
+        with pytest.raises(SparsityError, match=r"at sparsity 0\.999 '0\.weight' would keep none of its 144 weights"):
+            pruner(net, 0.999)
+    for name in PRUNERS:
+        with pytest.raises(SparsityError, match=r"sparsity 0.9999 leaves none of 2904 weights: give a lower one"):
+            prune(net, name, 0.9999, **GIVEN)
 
 
 def test_unknown_pruner_and_nothing_to_prune() -> None:
@@ -179,7 +193,7 @@ def test_unknown_pruner_and_nothing_to_prune() -> None:
         prune(small_net(), "synflo", 0.5)
     for name in PRUNERS:
         with pytest.raises(SparsityError, match="no convolution and no linear layer"):
-            prune(nn.Sequential(nn.ReLU()), name, 0.5, input_shape=INPUT_SHAPE)
+            prune(nn.Sequential(nn.ReLU()), name, 0.5, **GIVEN)
 
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.encoding.multipartite import encode as encode
     from topognn.errors import CheckpointError as CheckpointError
     from topognn.errors import ConvergenceError as ConvergenceError
+    from topognn.errors import DataError as DataError
     from topognn.errors import DeviceError as DeviceError
     from topognn.errors import GraphError as GraphError
     from topognn.errors import GraphMemoryError as GraphMemoryError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.errors import SparsityError as SparsityError
     from topognn.errors import TopognnError as TopognnError
     from topognn.errors import TraceError as TraceError
+    from topognn.errors import TrainingError as TrainingError
     from topognn.errors import UnknownNameError as UnknownNameError
     from topognn.errors import UnsupportedOperation as UnsupportedOperation
     from topognn.example import example_graph as example_graph
@@ -74,6 +76,7 @@ _HOMES = {
         *(
             "CheckpointError",
             "ConvergenceError",
+            "DataError",
             "DeviceError",
             "GraphError",
             "GraphMemoryError",
@@ -81,7 +84,7 @@ _HOMES = {
             "SparsityError",
             "TopognnError",
         ),
-        *("TraceError", "UnknownNameError", "UnsupportedOperation"),
+        *("TraceError", "TrainingError", "UnknownNameError", "UnsupportedOperation"),
     ],
     "topognn.example": ["example_graph", "example_model"],
     "topognn.graph": ["MultipartiteGraph"],

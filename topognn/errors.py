@@ -42,6 +42,14 @@ class SparsityError(TopognnError, ValueError):
     """A sparsity outside [0, 1), or one that the model cannot reach."""
 
 
+class DataError(TopognnError, ValueError):
+    """Data that are missing, truncated, or do not fit the model."""
+
+
+class TrainingError(TopognnError, ArithmeticError):
+    """A loss or a gradient that is NaN or infinite."""
+
+
 class ConvergenceError(TopognnError, ArithmeticError):
     """An iteration did not reach its tolerance; ``found`` is what it reached."""
 

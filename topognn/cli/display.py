@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from topognn.cli.measuring import needs_data
 from topognn.cli.outcome import Outcome
 from topognn.report import LayerRow, TroubleRow
 
@@ -145,11 +144,11 @@ def show_models() -> None:
 
 def show_pruners() -> None:
     """Print the pruning algorithms."""
-    from topognn.pruning import PRUNERS
+    from topognn.pruning import PRUNERS, needs_data
 
     table = _new_table("pruner", "needs data", "source")
     for name, function in PRUNERS.items():
         _, _, source = (inspect.getdoc(function) or "").partition("Source:")
         line = " ".join(source.split("\n\n")[0].replace("*", "").split())
-        table.add_row(name, "yes" if needs_data(function) else "no", Text(line))
+        table.add_row(name, "yes" if needs_data(name) else "no", Text(line))
     _print(make_console(), table)

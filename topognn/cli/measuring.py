@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import sys
 import time
 import warnings
@@ -92,7 +91,7 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
 
 def _check(request: Request) -> list[str] | None:
     """Refuse, before anything slow, what can be told to be wrong; return the names of the metrics."""
-    from topognn.pruning import PRUNERS
+    from topognn.pruning import PRUNERS, needs_data
     from topognn.report import METRICS
 
     if request.pruner is not None and request.pruner not in PRUNERS:
@@ -102,8 +101,10 @@ def _check(request: Request) -> list[str] | None:
         raise ArgumentError(f"{given} needs {other} beside it, such as --pruner synflow --sparsity 0.98.")
     if request.pruner is not None and request.masks is not None:
         raise ArgumentError("--pruner and --masks both say which weights are kept: leave one out.")
-    if request.pruner is not None and needs_data(PRUNERS[request.pruner]):
-        raise ArgumentError(f"{request.pruner} needs data, which the command line has not: use topognn.prune().")
+    if request.pruner is not None and needs_data(request.pruner):
+        raise ArgumentError(
+            f"{request.pruner} needs data, which a report has not: use `topognn train` or topognn.prune()."
+        )
     if request.metrics is None:
         return None
     names = list(dict.fromkeys(name.strip() for name in request.metrics.split(",")))
@@ -111,18 +112,6 @@ def _check(request: Request) -> list[str] | None:
         if name not in METRICS:
             raise unknown_name("metric", name, METRICS)
     return names
-
-
-def needs_data(pruner: Callable[..., Any]) -> bool:
-    """Tell whether an algorithm takes more than a model, a sparsity and an input shape.
-
-    >>> from topognn.pruning import synflow
-    >>> needs_data(synflow)
-    False
-    """
-    given = {"model", "sparsity", "input_shape"}
-    parameters = inspect.signature(pruner).parameters.values()
-    return any(p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given for p in parameters)
 
 
 def _make_masks(model: nn.Module, request: Request, shape: tuple[int, ...]) -> dict[str, Tensor]:

@@ -6,20 +6,56 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topognn.errors import TraceError, unknown_name
 from topognn.pruning.applying import apply_masks
+from topognn.pruning.connection_sensitivity import iterative_snip, snip
 from topognn.pruning.erdos_renyi import er, erk
 from topognn.pruning.global_magnitude import magnitude
+from topognn.pruning.gradient_flow import grasp
+from topognn.pruning.meta_gradient import prospr
+from topognn.pruning.random_walks import phew
 from topognn.pruning.synaptic_flow import synflow
+from topognn.pruning.training_loss import Batches, Loss
 from topognn.pruning.uniform_density import uniform
 
-__all__ = ["PRUNERS", "apply_masks", "er", "erk", "magnitude", "prune", "synflow", "uniform"]
+__all__ = [
+    "PRUNERS",
+    "apply_masks",
+    "er",
+    "erk",
+    "grasp",
+    "iterative_snip",
+    "magnitude",
+    "needs_data",
+    "phew",
+    "prospr",
+    "prune",
+    "snip",
+    "synflow",
+    "uniform",
+]
 
 PRUNERS: dict[str, Callable[..., dict[str, Tensor]]] = {
-    pruner.__name__: pruner for pruner in (uniform, er, erk, magnitude, synflow)
+    pruner.__name__: pruner
+    for pruner in (uniform, er, erk, magnitude, snip, iterative_snip, grasp, synflow, prospr, phew)
 }
+
+
+def needs_data(name: str) -> bool:
+    """Tell whether an algorithm learns from batches of data.
+
+    Raises:
+        UnknownNameError: there is no such algorithm.
+
+    >>> needs_data("synflow"), needs_data("snip")
+    (False, True)
+    """
+    if name not in PRUNERS:
+        raise unknown_name("pruner", name, PRUNERS)
+    return "batches" in inspect.signature(PRUNERS[name]).parameters
 
 
 def prune(
@@ -29,6 +65,8 @@ def prune(
     *,
     seed: int = 0,
     input_shape: Sequence[int] | None = None,
+    batches: Batches | None = None,
+    loss: Loss = F.cross_entropy,
     **options: Any,
 ) -> dict[str, Tensor]:
     """Return the masks of a pruning algorithm; the model itself is left as it was (see ``apply_masks``).
@@ -38,7 +76,9 @@ def prune(
         name: a key of ``PRUNERS``.
         sparsity: fraction of all prunable weights to prune, in [0, 1); reached to the nearest weight.
         seed: of all random choices.
-        input_shape: of one example, without the batch; handed on only to algorithms that run the model.
+        input_shape: of one example, without the batch; handed on only to algorithms that want it.
+        batches: ``(inputs, targets)`` pairs, such as a DataLoader; handed on only to algorithms with data.
+        loss: from outputs and targets to a scalar; likewise.
         options: further arguments of the algorithm.
 
     Returns:
@@ -48,6 +88,8 @@ def prune(
         UnknownNameError: there is no such algorithm.
         SparsityError: a sparsity outside [0, 1), or one that cannot be reached.
         TraceError: the algorithm needs an input shape, and none or a wrong one is given.
+        DataError: the algorithm learns from data, and none or unfit ones are given.
+        TrainingError: the loss or a gradient is NaN or infinite.
 
     Source: see each algorithm.
 
@@ -62,4 +104,6 @@ def prune(
         if input_shape is None:
             raise TraceError(f"{name} runs the model: pass input_shape=..., such as (3, 32, 32).")
         options["input_shape"] = input_shape
+    if needs_data(name):
+        options |= {"batches": batches, "loss": loss}
     return pruner(model, sparsity, seed=seed, **options)

@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 
 from topognn.masks import prunable_weights
-from topognn.pruning.selection import allocate, count_kept, draw_masks
+from topognn.pruning.selection import allocate, check_layers, count_kept, draw_masks
 
 
 def er(model: nn.Module, sparsity: float, *, seed: int = 0) -> dict[str, Tensor]:
@@ -25,7 +25,7 @@ def er(model: nn.Module, sparsity: float, *, seed: int = 0) -> dict[str, Tensor]
         Weight name -> bool tensor of the weight's shape on its device, True where kept.
 
     Raises:
-        SparsityError: a sparsity outside [0, 1), or nothing to prune.
+        SparsityError: a sparsity outside [0, 1), nothing to prune, or one at which a layer keeps no weight.
 
     Source: Mocanu et al., *Scalable training of artificial neural networks with adaptive sparse
     connectivity*, Nature Communications 2018, equation 3.
@@ -52,7 +52,7 @@ def erk(model: nn.Module, sparsity: float, *, seed: int = 0) -> dict[str, Tensor
         Weight name -> bool tensor of the weight's shape on its device, True where kept.
 
     Raises:
-        SparsityError: a sparsity outside [0, 1), or nothing to prune.
+        SparsityError: a sparsity outside [0, 1), nothing to prune, or one at which a layer keeps no weight.
 
     Source: Evci, Gale, Menick, Castro, Elsen, *Rigging the Lottery*, ICML 2020, section 3, point 1.
 
@@ -68,4 +68,5 @@ def _draw(model: nn.Module, sparsity: float, seed: int, *, with_kernel: bool) ->
     shapes = [tuple(weight.shape) for weight in weights.values()]
     ratios = [sum(shape) / math.prod(shape) for shape in (s if with_kernel else s[:2] for s in shapes)]
     kept = allocate([math.prod(shape) for shape in shapes], ratios, count_kept(weights, sparsity))
+    check_layers(weights, kept, sparsity)
     return draw_masks(weights, kept, seed)

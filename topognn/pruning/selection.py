@@ -15,7 +15,7 @@ def count_kept(weights: Mapping[str, Tensor], sparsity: float) -> int:
     """Return how many of all elements of ``weights`` are kept: round((1 - sparsity) * total).
 
     Raises:
-        SparsityError: a sparsity outside [0, 1), or no weights at all.
+        SparsityError: a sparsity outside [0, 1), no weights at all, or none that would be kept.
 
     >>> count_kept({"a": torch.ones(10), "b": torch.ones(5, 2)}, 0.9)
     2
@@ -24,7 +24,11 @@ def count_kept(weights: Mapping[str, Tensor], sparsity: float) -> int:
         raise SparsityError(f"sparsity {sparsity!r} is outside [0, 1): give the fraction of weights to prune.")
     if not weights:
         raise SparsityError("the model has no convolution and no linear layer: there is nothing to prune.")
-    return round((1 - sparsity) * sum(weight.numel() for weight in weights.values()))
+    total = sum(weight.numel() for weight in weights.values())
+    kept = round((1 - sparsity) * total)
+    if not kept:
+        raise SparsityError(f"sparsity {sparsity!r} leaves none of {total} weights: give a lower one.")
+    return kept
 
 
 def allocate(sizes: Sequence[int], ratios: Sequence[float], total: int) -> list[int]:
@@ -62,6 +66,20 @@ def allocate(sizes: Sequence[int], ratios: Sequence[float], total: int) -> list[
     return kept
 
 
+def check_layers(weights: Mapping[str, Tensor], kept: Sequence[int], sparsity: float) -> None:
+    """Refuse shares of kept weights by which a layer would lose all.
+
+    Raises:
+        SparsityError: a layer would keep no weight.
+    """
+    for (name, weight), count in zip(weights.items(), kept, strict=True):
+        if not count:
+            raise SparsityError(
+                f"at sparsity {sparsity:g} {name!r} would keep none of its {weight.numel()} weights: give a lower one, "
+                "or another pruner (erk keeps small layers denser)."
+            )
+
+
 def draw_masks(weights: Mapping[str, Tensor], kept: Sequence[int], seed: int) -> dict[str, Tensor]:
     """Return masks that keep ``kept[k]`` random weights of layer k: the same masks on every device.
 
@@ -79,6 +97,19 @@ def draw_masks(weights: Mapping[str, Tensor], kept: Sequence[int], seed: int) ->
     return masks
 
 
+def check_finite(scores: Mapping[str, Tensor]) -> None:
+    """Refuse scores that have no order.
+
+    Raises:
+        SparsityError: a score is NaN or infinite.
+    """
+    for name, score in scores.items():
+        if not torch.isfinite(score).all():
+            raise SparsityError(
+                f"scores of {name!r} are NaN or infinite: look for such weights, or for values that overflow."
+            )
+
+
 def keep_highest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     """Return masks that keep the ``count`` highest of all scores; among equals the earlier layer and index.
 
@@ -88,13 +119,9 @@ def keep_highest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     >>> keep_highest({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([3.0, 3.0])}, 2)
     {'a': tensor([False,  True]), 'b': tensor([ True, False])}
     """
+    check_finite(scores)
     device = next(iter(scores.values())).device
     flat = torch.cat([score.reshape(-1).to(device) for score in scores.values()])
-    if not torch.isfinite(flat).all():
-        bad = [name for name, score in scores.items() if not torch.isfinite(score).all()]
-        raise SparsityError(
-            f"scores of {bad[0]!r} are NaN or infinite: look for such weights, or for values that overflow."
-        )
     if count == 0:
         kept = torch.zeros_like(flat, dtype=torch.bool)
     else:

@@ -8,20 +8,27 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from topognn.errors import SparsityError, TraceError
+from topognn.errors import TraceError
 from topognn.modes import eval_mode
 from topognn.pruning.applying import plain_parameters
+from topognn.pruning.rounds import Schedule, count_rounds
 from topognn.pruning.selection import count_kept, keep_highest
 
 
 def synflow(
-    model: nn.Module, sparsity: float, *, input_shape: Sequence[int], seed: int = 0, iterations: int = 100
+    model: nn.Module,
+    sparsity: float,
+    *,
+    input_shape: Sequence[int],
+    seed: int = 0,
+    iterations: int = 100,
+    schedule: Schedule = "exponential",
 ) -> dict[str, Tensor]:
     """Return masks that keep the weights with the largest synaptic flow |w * dR/dw|.
 
     R is the sum of the outputs of the network with all parameters and buffers replaced by their absolute
     values, in float64 (deep networks overflow float32) and in eval mode, for one input of ones. In each of
-    ``iterations`` rounds the fraction kept shrinks by the same factor, and flow is computed anew.
+    ``iterations`` rounds fewer weights are kept, and flow is computed anew.
 
     Args:
         model: any module whose prunable weights are plain parameters; it is left exactly as it was.
@@ -29,6 +36,8 @@ def synflow(
         input_shape: of one example, without the batch: ``(3, 32, 32)``.
         seed: unused, for nothing is random: of equal scores the earlier is kept.
         iterations: number of rounds.
+        schedule: how the number of kept weights falls: ``"exponential"`` by the same factor or ``"linear"`` by the
+            same number a round.
 
     Returns:
         Weight name -> bool tensor of the weight's shape on its device, True where kept.
@@ -47,9 +56,7 @@ def synflow(
     """
     parameters = plain_parameters(model)
     weights = {name: parameter.detach().abs().double() for name, parameter in parameters.items()}
-    total, final = sum(weight.numel() for weight in weights.values()), count_kept(weights, sparsity)
-    if iterations < 1:
-        raise SparsityError(f"iterations={iterations} prunes nothing: give at least 1.")
+    counts = count_rounds(weights, count_kept(weights, sparsity), iterations, schedule)
     prunable = {id(parameter) for parameter in parameters.values()}
     rest = {
         name: tensor.detach().abs().double() if tensor.is_floating_point() else tensor.clone()
@@ -59,12 +66,11 @@ def synflow(
     ones = torch.ones((1, *input_shape), dtype=torch.float64, device=next(iter(weights.values())).device)
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
     with eval_mode(model):
-        for done in range(1, iterations + 1):
+        for count in counts:
             flow = _flow(model, weights, masks, rest, ones)
             # Pruned weights rank below living ones without flow, so that none comes back.
             scores = {name: flow[name].masked_fill(~masks[name], -1.0) for name in flow}
-            kept = final if done == iterations else round(total * (final / total) ** (done / iterations))
-            masks = keep_highest(scores, kept)
+            masks = keep_highest(scores, count)
     return masks
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from topognn.masks import prunable_weights
-from topognn.pruning.selection import allocate, count_kept, draw_masks
+from topognn.pruning.selection import allocate, check_layers, count_kept, draw_masks
 
 
 def uniform(model: nn.Module, sparsity: float, *, seed: int = 0) -> dict[str, Tensor]:
@@ -20,7 +20,7 @@ def uniform(model: nn.Module, sparsity: float, *, seed: int = 0) -> dict[str, Te
         Weight name -> bool tensor of the weight's shape on its device, True where kept.
 
     Raises:
-        SparsityError: a sparsity outside [0, 1), or nothing to prune.
+        SparsityError: a sparsity outside [0, 1), nothing to prune, or one at which a layer keeps no weight.
 
     Source: Mariet, Sra, *Diversity Networks*, ICLR 2016; "uniform" in Evci et al., ICML 2020, section 3.
 
@@ -31,4 +31,5 @@ def uniform(model: nn.Module, sparsity: float, *, seed: int = 0) -> dict[str, Te
     weights = prunable_weights(model)
     sizes = [weight.numel() for weight in weights.values()]
     kept = allocate(sizes, [1.0] * len(sizes), count_kept(weights, sparsity))
+    check_layers(weights, kept, sparsity)
     return draw_masks(weights, kept, seed)

@@ -67,6 +67,12 @@ def apply_masks(model: nn.Module, masks: Masks) -> Callable[[], None]:
     return release
 
 
+def get_pruned(parameter: nn.Parameter) -> Tensor | None:
+    """Return where a parameter is held at zero: the very tensor that is in force, None where no masks are."""
+    pruned: Tensor | None = _pruned_parameters.get(parameter, (None, None))[0]
+    return pruned
+
+
 def plain_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return weight name -> parameter for every prunable weight, in module order.
 

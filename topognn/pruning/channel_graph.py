@@ -85,9 +85,9 @@ def _join(c: Connection, channels: Tensor, offsets: Mapping[str, int]) -> tuple[
     read = held >= 0
     sources, elements = channels[held[read]], elements.expand(held.shape)[read]
     if c.weight is None:  # each element is joined to the node of the same place
-        pairs = torch.stack([sources, channels[nodes[elements]]]).unique(dim=1)
+        pairs = torch.unique(torch.stack([sources, channels[nodes[elements]]]), dim=1)
         return pairs[0], pairs[1], torch.full_like(pairs[0], FIRM)
-    pairs = torch.stack([sources, elements // c.channel_stride % c.in_channels]).unique(dim=1)
+    pairs = torch.unique(torch.stack([sources, elements // c.channel_stride % c.in_channels]), dim=1)
     outputs, inner = c.kernel[0] // c.groups, c.kernel[1]
     group, within = pairs[1] // inner, pairs[1] % inner
     taps = c.kernel[2] * c.kernel[3]

@@ -122,14 +122,22 @@ def keep_highest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     check_finite(scores)
     device = next(iter(scores.values())).device
     flat = torch.cat([score.reshape(-1).to(device) for score in scores.values()])
-    if count == 0:
-        kept = torch.zeros_like(flat, dtype=torch.bool)
-    else:
-        # A threshold and a running count of its ties: topk would choose among equals as it likes.
-        threshold = flat.kthvalue(flat.numel() - count + 1).values
-        above, ties = flat > threshold, flat == threshold
-        kept = above | (ties & (ties.cumsum(0) <= count - above.sum()))
-    parts = torch.split(kept, [score.numel() for score in scores.values()])
+    parts = torch.split(find_highest(flat, count), [score.numel() for score in scores.values()])
     return {
         name: part.view(score.shape).to(score.device) for (name, score), part in zip(scores.items(), parts, strict=True)
     }
+
+
+def find_highest(scores: Tensor, count: int) -> Tensor:
+    """Return which are the ``count`` highest scores, the earlier ones among equals; bool of their shape, no host sync.
+
+    >>> find_highest(torch.tensor([3.0, 1.0, 3.0, 3.0]), 2)
+    tensor([ True, False,  True, False])
+    """
+    if count == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    # A threshold and a running count of its ties: topk would choose among equals as it likes.
+    flat = scores.reshape(-1)
+    threshold = flat.kthvalue(flat.numel() - count + 1).values
+    above, ties = flat > threshold, flat == threshold
+    return (above | (ties & (ties.cumsum(0) <= count - above.sum()))).view(scores.shape)

@@ -18,7 +18,15 @@ def cuda(major):
 
 CHECK = ["numba-cuda>=0.20", COMPILER[13]]  # compiles kernels for GPUs that are not there
 PEERS = ["networkx>=3", "igraph>=0.11"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "pandas>=2", *PEERS, *CHECK]
+STUDY = [
+    "pandas>=2",
+    "pyarrow>=15",
+    "statsmodels>=0.14",
+    "scikit-learn>=1.4",
+    "matplotlib>=3.8",
+    "dask[distributed]",
+]
+TEST = ["pytest>=8", "hypothesis>=6.100", "selenium>=4.15", *STUDY, *PEERS, *CHECK]
 
 setup(
     name="topognn",
@@ -44,14 +52,7 @@ setup(
     extras_require={
         "cuda12": cuda(12),
         "cuda13": cuda(13),
-        "study": [
-            "pandas>=2",
-            "pyarrow>=15",
-            "statsmodels>=0.14",
-            "scikit-learn>=1.4",
-            "matplotlib>=3.8",
-            "dask[distributed]",
-        ],
+        "study": STUDY,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "mypy>=1.13"],
     },

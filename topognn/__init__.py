@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.errors import GraphMemoryError as GraphMemoryError
     from topognn.errors import MaskError as MaskError
     from topognn.errors import SparsityError as SparsityError
+    from topognn.errors import SweepError as SweepError
+    from topognn.errors import TableError as TableError
     from topognn.errors import TopognnError as TopognnError
     from topognn.errors import TraceError as TraceError
     from topognn.errors import TrainingError as TrainingError
@@ -82,6 +84,8 @@ _HOMES = {
             "GraphMemoryError",
             "MaskError",
             "SparsityError",
+            "SweepError",
+            "TableError",
             "TopognnError",
         ),
         *("TraceError", "TrainingError", "UnknownNameError", "UnsupportedOperation"),

@@ -50,6 +50,14 @@ class TrainingError(TopognnError, ArithmeticError):
     """A loss or a gradient that is NaN or infinite."""
 
 
+class TableError(TopognnError, ValueError):
+    """A table of networks that cannot be studied: columns, keys, values or groups that do not fit."""
+
+
+class SweepError(TopognnError, ValueError):
+    """A sweep's configuration or folder that has no meaning."""
+
+
 class ConvergenceError(TopognnError, ArithmeticError):
     """An iteration did not reach its tolerance; ``found`` is what it reached."""
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.metrics.effective import prune_ineffective as prune_ineffective
     from topognn.models import MODELS as MODELS
     from topognn.models import get_model as get_model
+    from topognn.monitoring.monitor import TopometricsMonitor as TopometricsMonitor
     from topognn.operators.matrix import LinearOperator as LinearOperator
     from topognn.operators.matrix import linear_operator as linear_operator
     from topognn.plain import from_csr as from_csr
@@ -100,6 +101,7 @@ _HOMES = {
     "topognn.metrics.differentiable": ["leading_eigenvalue", "log_path_sum"],
     "topognn.metrics.effective": ["prune_ineffective"],
     "topognn.models": ["MODELS", "get_model"],
+    "topognn.monitoring.monitor": ["TopometricsMonitor"],
     "topognn.operators.matrix": ["LinearOperator", "linear_operator"],
     "topognn.plain": ["from_csr", "from_edge_index", "from_networkx", "from_scipy"],
     "topognn.plain_graph": ["PlainGraph"],

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,18 @@ class MemoryEstimate(NamedTuple):
     free: int | None
 
 
+class Earlier(NamedTuple):
+    """The graph before in a series of graphs of one layout.
+
+    Attributes:
+        remembered: What it remembers.
+        same: For each connection, whether its kept weights are the same in both.
+    """
+
+    remembered: dict[str, Any]
+    same: tuple[bool, ...]
+
+
 class MultipartiteGraph:
     """A network's Multipartite Graph Encoding. Made by :func:`topognn.encode`.
 
@@ -42,6 +54,9 @@ class MultipartiteGraph:
         self._raw_in_degrees = in_degrees
         self._num_uses = num_uses
         self._rows: dict[Direction, Rows] = {}
+        # In a series (encoding/again.py): analyses by name for the next graph to begin from, and the graph before.
+        self.remembered: dict[str, Any] | None = None
+        self.earlier: Earlier | None = None
 
     @property
     def device(self) -> torch.device:
@@ -129,6 +144,11 @@ class MultipartiteGraph:
         return out if direction == "out" else out + self._raw_in_degrees
 
     # -- degrees and strengths ------------------------------------------------------------------------------
+
+    @property
+    def raw_in_degrees(self) -> Tensor:
+        """The number of in-edges of each node, parallel ones counted apart; int64 ``(nodes,)``."""
+        return self._raw_in_degrees
 
     @cached_property
     def in_degrees(self) -> Tensor:

@@ -38,6 +38,7 @@ class Metric(NamedTuple):
         per: What the released tables divide it by, if anything.
         is_count: Whether its value is a whole number.
         of: An analysis of the graph that several topometrics share, so that it is made once.
+        weighted: Whether its value moves with the weights while masks stay.
     """
 
     function: Callable[[Any], Tensor]
@@ -46,6 +47,7 @@ class Metric(NamedTuple):
     per: Literal["nodes", "edges"] | None = None
     is_count: bool = False
     of: Callable[[Any], Any] | None = None
+    weighted: bool = False
 
 
 def _motif(name: str, column: str = "") -> Metric:
@@ -66,7 +68,7 @@ METRICS: dict[str, Metric] = {
     "two_hop": Metric(neighbors.two_hop, "neighbour", "2-hop_nei", "edges"),
     "motifs": _motif("total", "motif"),
     **{f"motif_{name}": _motif(name) for name in ("path", "claw", "cycle", "paw", "diamond", "clique")},
-    "strength": Metric(strength.strength, "strength", "avg_node_strength", "edges"),
+    "strength": Metric(strength.strength, "strength", "avg_node_strength", "edges", weighted=True),
     "k_core": Metric(k_core, "strength", "k-core", "edges"),
     "components": Metric(attrgetter("count"), "global", "no_connected_components", None, True, connected_components),
     "mean_component": Metric(
@@ -75,16 +77,16 @@ METRICS: dict[str, Metric] = {
     "largest_component": Metric(attrgetter("largest"), "global", is_count=True, of=connected_components),
     "cut_edges": Metric(attrgetter("num_bridges"), "global", "cut-edges", "edges", True, biconnectivity),
     "cut_nodes": Metric(attrgetter("num_cut_nodes"), "global", "cut-nodes", "edges", True, biconnectivity),
-    "spectral_gap": Metric(spectral_gap, "expansion", "spectral_gap"),
-    "spectral_radius": Metric(spectral_radius, "expansion", "spectral_radius"),
+    "spectral_gap": Metric(spectral_gap, "expansion", "spectral_gap", weighted=True),
+    "spectral_radius": Metric(spectral_radius, "expansion", "spectral_radius", weighted=True),
     **{
-        name: Metric(attrgetter(name), "expansion", of=find_expansion)
+        name: Metric(attrgetter(name), "expansion", of=find_expansion, weighted=True)
         for name in ("algebraic_connectivity", "cheeger_lower", "cheeger_upper", "conductance")
     },
     "paths": Metric(attrgetter("total"), "paths", of=find_paths),
     "log10_paths": Metric(attrgetter("log10_total"), "paths", of=find_paths),
     "paths_per_weight": Metric(attrgetter("per_weight"), "paths", of=find_paths),
-    "log10_path_norm": Metric(attrgetter("log10_total"), "paths", of=_find_weighted_paths),
+    "log10_path_norm": Metric(attrgetter("log10_total"), "paths", of=_find_weighted_paths, weighted=True),
     "effective_nodes": Metric(attrgetter("num_nodes"), "effective", is_count=True, of=find_effective),
     "effective_edges": Metric(attrgetter("num_edges"), "effective", is_count=True, of=find_effective),
     "effective_density": Metric(attrgetter("density"), "effective", of=find_effective),

@@ -7,6 +7,7 @@ JMLR 2023, here for every element of every feature map instead of for whole chan
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -18,7 +19,7 @@ from topognn.graph import MultipartiteGraph
 from topognn.masks import Masks
 from topognn.operators.matrix import pick_products
 from topognn.operators.products import count_uses, exact_convolutions, gather_elements, get_window, to_elements
-from topognn.operators.sweeps import sweep_backward, sweep_forward
+from topognn.operators.sweeps import Scaled, sweep_backward, sweep_forward, sweep_graph
 from topognn.tracing.layout import Layout
 
 
@@ -34,6 +35,8 @@ class EffectiveNetwork:
     from_input: Tensor
     to_output: Tensor
     _graph: MultipartiteGraph
+    _forward: Scaled
+    _backward: Scaled
 
     @property
     def num_nodes(self) -> Tensor:
@@ -50,7 +53,18 @@ class EffectiveNetwork:
     @cached_property
     def masks(self) -> dict[str, Tensor]:
         """The kept weights with at least one edge on a path: weight name -> bool tensor of the weight's shape."""
-        return find_used(self._graph, self.from_input, self.to_output)
+        graph, remembered, earlier = self._graph, self._graph.remembered, self._graph.earlier
+        if remembered is None:
+            return find_used(graph, self.from_input, self.to_output)
+        before: list[Tensor | None] = [None] * len(graph.connections)
+        if earlier is not None and "used" in earlier.remembered:
+            then = earlier.remembered
+            for number, c in enumerate(graph.connections):
+                same = earlier.same[number] and self._backward.is_same(then["effective backward"], c.target)
+                if same and all(self._forward.is_same(then["effective forward"], n) for n in c.sources):
+                    before[number] = then["used"][number]
+        remembered["used"] = find_uses(graph, self.from_input, self.to_output, before)
+        return _by_weight(graph, remembered["used"])
 
     @cached_property
     def kept(self) -> Tensor:
@@ -79,26 +93,47 @@ def find_effective(graph: MultipartiteGraph) -> EffectiveNetwork:
     >>> found.num_nodes, found.num_edges, found.density, found.num_collapsed
     (tensor(11), tensor(10., dtype=torch.float64), tensor(0.2500, dtype=torch.float64), tensor(0))
     """
-    weights = [k.mask.float() for k in graph.kept]
-    forward = torch.cat(sweep_forward(graph.layout, weights, saturate=True).values)
-    backward = torch.cat(sweep_backward(graph.layout, weights, saturate=True).values)
-    return EffectiveNetwork(forward > 0, backward > 0, graph)
+    weights, layout = [k.mask.float() for k in graph.kept], graph.layout
+
+    def sweep(name: str, run: Callable[..., Scaled]) -> Scaled:
+        return sweep_graph(graph, name, lambda before: run(layout, weights, saturate=True, before=before))
+
+    forward, backward = sweep("effective forward", sweep_forward), sweep("effective backward", sweep_backward)
+    reached, reaching = torch.cat(forward.values) > 0, torch.cat(backward.values) > 0
+    return EffectiveNetwork(reached, reaching, graph, forward, backward)
 
 
 def find_used(graph: MultipartiteGraph, sources: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Return the kept weights with an edge from one of ``sources`` to one of ``targets``, bool ``(nodes,)`` both."""
+    return _by_weight(graph, find_uses(graph, sources, targets, [None] * len(graph.connections)))
+
+
+def find_uses(
+    graph: MultipartiteGraph, sources: Tensor, targets: Tensor, known: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """Return, for each connection, its kept weights with an edge from ``sources`` to ``targets``, in kernel form.
+
+    Where ``known`` holds them, they are taken from there.
+    """
     layout = graph.layout
-    used: dict[str, Tensor] = {}
+    found = []
     with exact_convolutions():
-        for c, k in zip(layout.connections, graph.kept, strict=True):
-            if c.weight is None:
-                continue
-            mask = torch.zeros_like(k.mask)
-            if c.sources:
+        for c, k, have in zip(layout.connections, graph.kept, known, strict=True):
+            mask = torch.zeros_like(k.mask) if have is None else have
+            if have is None and c.sources and c.weight is not None:
                 first, end = get_window(layout, c)
                 elements = gather_elements(c, sources[None, first:end].float(), first)
                 reached = targets[None, c.target_first : c.target_first + c.num_targets].float()
                 mask = k.mask & (count_uses(c, elements, to_elements(c, reached)) > 0.5)
+            found.append(mask)
+    return found
+
+
+def _by_weight(graph: MultipartiteGraph, uses: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return masks by the weights' names and in their shapes, from one a connection."""
+    used: dict[str, Tensor] = {}
+    for c, mask in zip(graph.connections, uses, strict=True):
+        if c.weight is not None:
             mask = mask.view(c.weight_shape)
             used[c.weight] = used[c.weight] | mask if c.weight in used else mask  # tied: one use is enough
     return used

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from topognn.graph import MultipartiteGraph
 from topognn.operators.products import exact_convolutions, get_window, push
-from topognn.operators.sweeps import Scaled, add_scaled, sweep_backward, sweep_forward, sweep_rows
+from topognn.operators.sweeps import Scaled, add_scaled, sweep_backward, sweep_forward, sweep_graph, sweep_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,13 +25,17 @@ class Paths:
 
     Attributes:
         forward: For each node, those from the input partition to it.
-        backward: For each node, those from it to the output partitions.
     """
 
     forward: Scaled
-    backward: Scaled
     _graph: MultipartiteGraph
     _weights: list[Tensor]
+    _sweep_back: Callable[[], Scaled]
+
+    @cached_property
+    def backward(self) -> Scaled:
+        """For each node, those from it to the output partitions; found when first asked for."""
+        return self._sweep_back()
 
     @cached_property
     def log2_total(self) -> Tensor:
@@ -102,6 +107,14 @@ def find_paths(graph: MultipartiteGraph, *, weighted: bool = False) -> Paths:
     (tensor(8., dtype=torch.float64), tensor([4., 4.], dtype=torch.float64), tensor(2.2857, dtype=torch.float64))
     """
     weights = [(k.magnitude if weighted else k.mask).double() for k in graph.kept]
-    if graph.has_parallel_edges and not weighted:
-        return Paths(sweep_rows(graph, "in"), sweep_rows(graph, "out"), graph, weights)
-    return Paths(sweep_forward(graph.layout, weights), sweep_backward(graph.layout, weights), graph, weights)
+    layout = graph.layout
+    if weighted:
+        return Paths(sweep_forward(layout, weights), graph, weights, lambda: sweep_backward(layout, weights))
+    if graph.has_parallel_edges:
+        return Paths(sweep_rows(graph, "in"), graph, weights, lambda: sweep_rows(graph, "out"))
+    return Paths(
+        sweep_graph(graph, "paths forward", lambda before: sweep_forward(layout, weights, before=before)),
+        graph,
+        weights,
+        lambda: sweep_graph(graph, "paths backward", lambda before: sweep_backward(layout, weights, before=before)),
+    )

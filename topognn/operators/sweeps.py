@@ -6,11 +6,12 @@ of its own: a node's value is ``values[node] * 2 ** exponent`` of its partition.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from graphlib import TopologicalSorter
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from topognn.graph import MultipartiteGraph
@@ -45,6 +46,34 @@ class Scaled(NamedTuple):
         """Return each node's value, infinite where float64 ends; ``(nodes,)``."""
         return torch.cat([v * e.exp2() for v, e in zip(self.values, self.exponents, strict=True)])
 
+    def is_same(self, other: Scaled, number: int) -> bool:
+        """Tell whether a partition has its very tensors from another result."""
+        return self.values[number] is other.values[number] and self.exponents[number] is other.exponents[number]
+
+
+class Before(NamedTuple):
+    """An earlier sweep of the same layout, of which partitions are taken over where nothing has changed.
+
+    Attributes:
+        found: Its result.
+        same: For each connection, whether its weights are the same.
+    """
+
+    found: Scaled
+    same: Sequence[bool]
+
+
+def sweep_graph(graph: MultipartiteGraph, name: str, run: Callable[[Before | None], Scaled]) -> Scaled:
+    """Return the sweep that ``run`` makes; in a series of graphs it is remembered, and begins from the one before."""
+    if graph.remembered is None:
+        return run(None)
+    if name not in graph.remembered:
+        earlier = graph.earlier
+        known = earlier is not None and name in earlier.remembered
+        graph.remembered[name] = run(Before(earlier.remembered[name], earlier.same) if earlier and known else None)
+    found: Scaled = graph.remembered[name]
+    return found
+
 
 def add_scaled(terms: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Return the sum of ``value * 2**exponent`` as one value with the largest exponent that occurs."""
@@ -65,37 +94,55 @@ def order_partitions(layout: Layout) -> list[int]:
     return list(sorter.static_order())
 
 
-def sweep_forward(layout: Layout, weights: Sequence[Tensor], *, saturate: bool = False) -> Scaled:
+def sweep_forward(
+    layout: Layout, weights: Sequence[Tensor], *, saturate: bool = False, before: Before | None = None
+) -> Scaled:
     """Return, for each node, the sum over all paths from the input to it of the product of their edges' weights.
 
     Args:
         layout: The layout.
         weights: One tensor a connection in kernel form, not negative; differentiable. Their dtype is that of the work.
         saturate: Replace every value by 1 where it is above 1/2: with 0/1 weights, whether there is a path at all.
+        before: An earlier result to begin from.
     """
     found = _nothing(layout, weights[0])
     entering = _entering(layout)
     with exact_convolutions():
         for number in order_partitions(layout):
+            sources = [(k, layout.connections[k].sources) for k in entering[number]]
+            if _take_over(found, number, sources, before):
+                continue
             terms = [_push(layout, layout.connections[k], weights[k], found) for k in entering[number]]
             if number == 0:
                 terms.append((torch.ones_like(found.values[0]), torch.zeros_like(found.exponents[0])))
-            _settle(found, number, terms, saturate)
+            _settle(found, number, terms, saturate, before)
     return found
 
 
-def sweep_backward(layout: Layout, weights: Sequence[Tensor], *, saturate: bool = False) -> Scaled:
+def sweep_backward(
+    layout: Layout, weights: Sequence[Tensor], *, saturate: bool = False, before: Before | None = None
+) -> Scaled:
     """Return, for each node, the sum over all paths from it to the output: see :func:`sweep_forward`."""
     found = _nothing(layout, weights[0])
-    entering = _entering(layout)
-    terms: list[list[tuple[Tensor, Tensor]]] = [[] for _ in layout.partitions]
-    for number in layout.outputs:
-        terms[number].append((torch.ones_like(found.values[number]), torch.zeros_like(found.exponents[number])))
+    leaving: list[list[int]] = [[] for _ in layout.partitions]
+    for k, connection in enumerate(layout.connections):
+        for number in connection.sources:
+            leaving[number].append(k)
+    pulled: dict[int, Tensor] = {}
     with exact_convolutions():
         for number in reversed(order_partitions(layout)):
-            _settle(found, number, terms[number], saturate)
-            for k in entering[number]:
-                _pull(layout, layout.connections[k], weights[k], found, terms)
+            targets = [(k, (layout.connections[k].target,)) for k in leaving[number]]
+            if _take_over(found, number, targets, before):
+                continue
+            terms = []
+            if number in layout.outputs:
+                terms.append((torch.ones_like(found.values[number]), torch.zeros_like(found.exponents[number])))
+            for k in leaving[number]:
+                c = layout.connections[k]
+                if k not in pulled:
+                    pulled[k] = pull(c, weights[k], found.values[c.target][None])[0]
+                terms.append((_cut(layout, c, pulled[k], number), found.exponents[c.target]))
+            _settle(found, number, terms, saturate, before)
     return found
 
 
@@ -127,7 +174,25 @@ def _nothing(layout: Layout, like: Tensor) -> Scaled:
     return Scaled(values, [like.new_zeros((), dtype=torch.float64) for _ in values])
 
 
-def _settle(found: Scaled, number: int, terms: Sequence[tuple[Tensor, Tensor]], saturate: bool) -> None:
+def _take_over(
+    found: Scaled, number: int, neighbours: Sequence[tuple[int, Sequence[int]]], before: Before | None
+) -> bool:
+    """Take a partition's values from an earlier sweep, if all that they are made of is the same; say whether it is.
+
+    ``neighbours`` are connections with the numbers of the partitions whose values they carry here.
+    """
+    if before is None:
+        return False
+    for connection, numbers in neighbours:
+        if not before.same[connection] or not all(found.is_same(before.found, n) for n in numbers):
+            return False
+    found.values[number], found.exponents[number] = before.found.values[number], before.found.exponents[number]
+    return True
+
+
+def _settle(
+    found: Scaled, number: int, terms: Sequence[tuple[Tensor, Tensor]], saturate: bool, before: Before | None = None
+) -> None:
     """Make the sum of ``terms`` a partition's values; where they are large, scale them to below 1."""
     if not terms:
         return
@@ -138,6 +203,10 @@ def _settle(found: Scaled, number: int, terms: Sequence[tuple[Tensor, Tensor]], 
         largest = value.detach().max()
         shift = torch.where(largest > _LARGE[value.dtype], torch.frexp(largest).exponent.to(exponent.dtype), 0)
         value, exponent = value * (-shift).exp2().to(value.dtype), exponent + shift
+    if before is not None and value.device.type == "cpu":  # to compare would wait for any other device
+        value_then, exponent_then = before.found.values[number], before.found.exponents[number]
+        if torch.equal(value, value_then) and torch.equal(exponent, exponent_then):
+            value, exponent = value_then, exponent_then
     found.values[number], found.exponents[number] = value, exponent
 
 
@@ -153,17 +222,12 @@ def _push(layout: Layout, c: Connection, weight: Tensor, found: Scaled) -> tuple
     return push(c, weight, x, layout.partitions[window[0]].offset)[0], top
 
 
-def _pull(
-    layout: Layout, c: Connection, weight: Tensor, found: Scaled, terms: list[list[tuple[Tensor, Tensor]]]
-) -> None:
-    """Add what a connection brings back to each of its source partitions."""
-    back = pull(c, weight, found.values[c.target][None])[0]
-    for number in c.sources:
-        part = layout.partitions[number]
-        first, end = max(part.offset, c.source), min(part.end, c.source + back.numel())
-        values = torch.zeros_like(found.values[number])
-        values[first - part.offset : end - part.offset] = back[first - c.source : end - c.source]
-        terms[number].append((values, found.exponents[c.target]))
+def _cut(layout: Layout, c: Connection, back: Tensor, number: int) -> Tensor:
+    """Return the part of what a connection brings back that is a partition's."""
+    part = layout.partitions[number]
+    first, end = max(part.offset, c.source), min(part.end, c.source + back.numel())
+    values = back[first - c.source : end - c.source]
+    return F.pad(values, (first - part.offset, part.end - end)) if values.numel() < part.size else values
 
 
 def _entering(layout: Layout) -> list[list[int]]:

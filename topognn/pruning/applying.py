@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from topognn.errors import MaskError
 from topognn.masks import Masks, get_masks, prunable_weights
 
-# Parameter -> (where it is pruned, handle of its gradient hook). Weak: it never keeps a model alive.
+# Parameter -> (where it is pruned, handle of its gradient hook, mask and its version). Weak: keeps no model alive.
 _pruned_parameters: Any = WeakTensorKeyDictionary()
 
 
@@ -48,14 +48,14 @@ def apply_masks(model: nn.Module, masks: Masks) -> Callable[[], None]:
     _watch_optimizers()
     entries = []
     for name, parameter in parameters.items():
+        pruned = _invert(checked[name], parameter)
         _release(parameter)
-        pruned = ~checked[name]
         with torch.no_grad():
             parameter.masked_fill_(pruned, 0)
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(pruned, 0)
         handle = _mask_gradient(parameter, pruned) if parameter.requires_grad else None
-        entry = (pruned, handle)
+        entry = (pruned, handle, checked[name], checked[name]._version)
         _pruned_parameters[parameter] = entry
         entries.append((parameter, entry))
 
@@ -69,8 +69,15 @@ def apply_masks(model: nn.Module, masks: Masks) -> Callable[[], None]:
 
 def get_pruned(parameter: nn.Parameter) -> Tensor | None:
     """Return where a parameter is held at zero: the very tensor that is in force, None where no masks are."""
-    pruned: Tensor | None = _pruned_parameters.get(parameter, (None, None))[0]
+    pruned: Tensor | None = _pruned_parameters.get(parameter, (None,))[0]
     return pruned
+
+
+def _invert(mask: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return where ``mask`` prunes: the tensor that is in force where it was made of the same mask, unchanged since."""
+    pruned, _, known, version = _pruned_parameters.get(parameter, (None, None, None, -1))
+    same = known is not None and known.data_ptr() == mask.data_ptr() and known.stride() == mask.stride()
+    return pruned if same and version == mask._version else ~mask
 
 
 def plain_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -103,7 +110,7 @@ def _mask_gradient(parameter: nn.Parameter, pruned: Tensor) -> Any:
 
 
 def _release(parameter: nn.Parameter) -> None:
-    _, handle = _pruned_parameters.pop(parameter, (None, None))
+    handle = _pruned_parameters.pop(parameter, (None, None))[1]
     if handle is not None:
         handle.remove()
 
@@ -118,6 +125,6 @@ def _watch_optimizers() -> Any:
 def _zero_pruned(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            pruned, _ = _pruned_parameters.get(parameter, (None, None))
+            pruned = get_pruned(parameter)
             if pruned is not None:
                 parameter.masked_fill_(pruned.to(parameter.device), 0)

@@ -1,0 +1,1 @@
+"""Topometrics inside a training loop."""

@@ -18,6 +18,7 @@ from topognn.version import __version__
 
 if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.drawing.svg import draw as draw
+    from topognn.encoding.layer_graphs import bipartite as bipartite
     from topognn.encoding.multipartite import encode as encode
     from topognn.errors import CheckpointError as CheckpointError
     from topognn.errors import ConvergenceError as ConvergenceError
@@ -74,6 +75,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
 # Where each public name is: imported when it is first used, so that `topognn --help` need not wait for torch.
 _HOMES = {
     "topognn.drawing.svg": ["draw"],
+    "topognn.encoding.layer_graphs": ["bipartite"],
     "topognn.encoding.multipartite": ["encode"],
     "topognn.errors": [
         *(

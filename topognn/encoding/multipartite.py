@@ -67,13 +67,13 @@ def encode(
     if layout.weights is None:
         raise TraceError("this layout was read from a file and has no model: encode a layout that trace() made")
     weights = layout.weights()
-    kept = _resolve(masks, weights, layout.weights)
+    kept = resolve_masks(masks, weights, layout.weights)
     if device is None:
         device = next(iter(weights.values())).device
     return encode_kept(layout, weights, kept, check_device(device))
 
 
-def _resolve(masks: Masks | None, weights: Mapping[str, Tensor], source: Weights) -> dict[str, Tensor]:
+def resolve_masks(masks: Masks | None, weights: Mapping[str, Tensor], source: Weights) -> dict[str, Tensor]:
     """Return a mask for every weight: those of layers, and of weights that a model uses without a layer."""
     loose = {n: tuple(w.shape) for n, w in weights.items() if n not in prunable_weights(source.model)}
     named: dict[str, Tensor] = {}

@@ -50,7 +50,8 @@ def _print(console: Console, table: Table) -> None:
     console.print()
 
 
-def _new_table(*columns: str, right: Iterable[str] = ()) -> Table:
+def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
+    """Return an empty table; the columns named in ``right`` are aligned there."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     right = set(right)
     for column in columns:
@@ -94,7 +95,7 @@ def format_costs(outcome: Outcome) -> str:
 
 def metric_table(outcome: Outcome) -> Table:
     """Return a row a topometric; the group's name stands at its first."""
-    table = _new_table("group", "metric", "value", "published as", "normalised", right=("value", "normalised"))
+    table = new_table("group", "metric", "value", "published as", "normalised", right=("value", "normalised"))
     last = ""
     for name, group, value, column, normalized in outcome.rows():
         shown = "" if group == last else group
@@ -106,7 +107,7 @@ def metric_table(outcome: Outcome) -> Table:
 def layer_table(rows: list[LayerRow]) -> Table:
     """Return a row a layer."""
     right = ("shape", "kept", "density", "edges", "effective", "log10 paths", "expansion")
-    table = _new_table("layer", *right, right=right)
+    table = new_table("layer", *right, right=right)
     for row in rows:
         sizes = ("x".join(map(str, row.shape)), f"{row.kept:,}", f"{row.density:.4f}", f"{row.edges:,}")
         found = (f"{row.effective:,}", f"{row.log10_paths:.3f}", format_number(row.expansion))
@@ -117,7 +118,7 @@ def layer_table(rows: list[LayerRow]) -> Table:
 def trouble_table(rows: list[TroubleRow]) -> Table:
     """Return a row a partition: what is wrong there."""
     columns = ("nodes", "sinks", "sources", "bridges into it", "cut nodes", "outside giant")
-    table = _new_table("partition", *columns, right=columns)
+    table = new_table("partition", *columns, right=columns)
     for row in rows:
         table.add_row(Text(row.partition), *(f"{count:,}" for count in row[1:]))
     return table
@@ -130,7 +131,7 @@ def show_models() -> None:
     from topognn.masks import prunable_weights
     from topognn.models import MODELS, get_model
 
-    table = _new_table("model", "prunable weights", "input", "what it is", right=["prunable weights"])
+    table = new_table("model", "prunable weights", "input", "what it is", right=["prunable weights"])
     for name, function in MODELS.items():
         with torch.device("meta"):  # shapes without values: nothing is drawn
             count = sum(weight.numel() for weight in prunable_weights(get_model(name)).values())
@@ -146,7 +147,7 @@ def show_pruners() -> None:
     """Print the pruning algorithms."""
     from topognn.pruning import PRUNERS, needs_data
 
-    table = _new_table("pruner", "needs data", "source")
+    table = new_table("pruner", "needs data", "source")
     for name, function in PRUNERS.items():
         _, _, source = (inspect.getdoc(function) or "").partition("Source:")
         line = " ".join(source.split("\n\n")[0].replace("*", "").split())

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from topognn.cli import datasets
 from topognn.cli.sources import FORMS, ArgumentError
 from topognn.errors import TopognnError
 from topognn.version import __version__
@@ -170,6 +171,9 @@ def info() -> None:
     from topognn.cli.installation import show_installation
 
     show_installation()
+
+
+app.add_typer(datasets.app, name="data")
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ class TopometricsMonitor:
             return last
         fresh = dict(zip(self._weighted, topometrics(graph, self._weighted).tensor, strict=True))
         held = dict(zip(self._names, last.tensor, strict=True)) | fresh
-        return Topometrics(self._names, torch.stack(list(held.values())), last["nodes"], last["edges"])
+        return Topometrics(self._names, torch.stack(list(held.values())), graph.num_nodes, graph.num_edges)
 
     def _find_changes(self) -> tuple[dict[str, Tensor], set[str]]:
         """Return masks, and the names of those that are others than at the last call."""

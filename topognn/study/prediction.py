@@ -1,0 +1,105 @@
+"""How well features predict networks that were not seen: nested cross-validation in four schemes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from topognn.study.columns import GROUP
+from topognn.study.nulls import estimate, get_indices, permute_labels, resample, resample_mean
+from topognn.study.regression import get_features
+from topognn.study.ridge import Labels, average_by_code, predict_nested
+
+SCHEMES = {
+    "random": "random 5-fold",
+    "seed": "a seed not seen",
+    "cell": "an (algorithm, sparsity) not seen",
+    "algorithm": "an algorithm not seen",
+}
+
+
+def make_folds(group: Any, scheme: str) -> Labels:
+    """Return the fold of each row of one (model, dataset), whose rows are sorted by their key.
+
+    >>> rows = pd.DataFrame({"pruning": ["er", "er", "erk", "erk"], "sparsity": [0.5, 0.9, 0.5, 0.9], "seed": 0})
+    >>> [list(map(int, make_folds(rows, scheme))) for scheme in ("random", "cell", "algorithm")]
+    [[0, 1, 2, 3], [0, 1, 1, 2], [0, 0, 1, 1]]
+    """
+    number = {
+        column: np.unique(group[column].to_numpy(), return_inverse=True)[1]
+        for column in ("pruning", "sparsity", "seed")
+    }
+    return {
+        "random": np.arange(len(group)) % 5,
+        "seed": number["seed"],
+        "cell": (number["pruning"] + number["sparsity"]) % 5,
+        "algorithm": number["pruning"],
+    }[scheme]
+
+
+def predict(
+    rows: Any, sets: Mapping[str, Sequence[str]], permutations: int = 1000, draws: int = 2000, seed: int = 0
+) -> tuple[Any, Any]:
+    """Return the skill of ridge regression on each set of features, in each scheme of cross-validation.
+
+    Skill is ``1 - SSE / SSE of sparsity alone``, both out of fold: 0 says that the features add nothing to knowing the
+    sparsity, below 0 that they mislead. Every model has an intercept a sparsity; the penalty is chosen by inner folds
+    of the same scheme.
+
+    Args:
+        rows: Networks, as :func:`topognn.study.tables.select_complete` returns them.
+        sets: Name -> columns.
+        permutations: Of algorithm labels, for the null; the whole cross-validation is repeated on each.
+        draws: Bootstrap samples of (algorithm, sparsity) clusters and groups, at the predictions made.
+        seed: Of both.
+
+    Returns:
+        A DataFrame with a row a set, scheme and group (``all``: the mean over groups), and one of the predicted
+        drops: ``rows``' key with a column ``features / scheme``.
+
+    Raises:
+        TableError: There are too few seeds, algorithms or sparsities for the folds.
+    """
+    orders = permute_labels(rows, permutations, seed)
+    groups = get_indices(rows, GROUP)
+    found, predictions = [], {}
+    for name, columns in [*sets.items(), ("ALGORITHM", None)]:
+        for scheme in SCHEMES:
+            rng = np.random.default_rng(seed)
+            skills, resampled, predicted = [], [], np.empty(len(rows))
+            for members in groups:
+                group = rows.iloc[members]
+                response = group["drop"].to_numpy(float)
+                local = np.searchsorted(members, orders[:, members])
+                responses = np.column_stack([response, response[local].T])
+                codes = np.unique(group["sparsity"].to_numpy(), return_inverse=True)[1]
+                folds = make_folds(group, scheme)
+                guesses = predict_nested(get_features(group, name, columns), responses, codes, folds)
+                base = _predict_by_sparsity(responses, codes, folds)
+                errors, base_errors = (responses - guesses) ** 2, (responses - base) ** 2
+                skills.append(1 - errors.sum(axis=0) / base_errors.sum(axis=0))
+                clusters = get_indices(group, ["pruning", "sparsity"])
+                sums = [np.array([part[c, 0].sum() for c in clusters]) for part in (errors, base_errors)]
+                resampled.append(1 - resample(sums[0], sums[1], draws, rng))
+                predicted[members] = guesses[:, 0]
+            predictions[f"{name} / {scheme}"] = predicted
+            for members, skill, again in zip(groups, skills, resampled, strict=True):
+                first = rows.iloc[members[0]]
+                found.append((name, scheme, first["model"], first["dataset"], *estimate(skill, again)))
+            mean = estimate(np.mean(skills, axis=0), resample_mean(resampled, rng))
+            found.append((name, scheme, "all", "all", *mean))
+    table = pd.DataFrame(
+        found, columns=["features", "scheme", *GROUP, "skill", *"low high null_mean null_95 p".split()]
+    )
+    return table, pd.DataFrame(predictions, index=rows.index)
+
+
+def _predict_by_sparsity(responses: Any, codes: Labels, folds: Labels) -> Any:
+    predictions = np.empty_like(responses)
+    for label in np.unique(folds):
+        seen = folds != label
+        predictions[~seen] = average_by_code(responses[seen], codes[seen], codes[~seen])
+    return predictions

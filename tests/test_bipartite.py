@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +14,10 @@ import topognn
 from tests.architectures import NAMED
 from tests.conftest import edges_of
 from tests.naive import bare, responses
+from tests.naive_layers import Edges, naive_rolled
 from topognn.encoding.layer_graphs import KINDS
 from topognn.errors import MaskError, TraceError, UnknownNameError, UnsupportedOperation
 from topognn.kernels.host import count_syncs
-
-Edges = dict[tuple[int, int], float]
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(5, 4), (5,)),
@@ -48,29 +45,6 @@ def make(name: str, density: float) -> tuple[nn.Module, dict[str, Tensor], tuple
     model = nn.Sequential(layer)
     weight: Any = layer.weight
     return model, {"0.weight": torch.rand(weight.shape) < density}, shape
-
-
-def naive_rolled(layer: Any, mask: Tensor, by_channel: bool) -> tuple[int, int, Edges]:
-    """Left and right sizes and edges, one weight after the other."""
-    weight, groups = layer.weight.detach(), getattr(layer, "groups", 1)
-    area = math.prod(weight.shape[2:])
-    transposed = isinstance(layer, nn.ConvTranspose2d)
-    squares: dict[tuple[int, int], float] = defaultdict(float)
-    outs = weight.shape[1] * groups if transposed else weight.shape[0]
-    ins = weight.shape[0] if transposed else weight.shape[1] * groups
-    for index in itertools.product(*map(range, weight.shape)):
-        if not mask[index]:
-            continue
-        spot = 0
-        for place, size in zip(index[2:], weight.shape[2:], strict=True):
-            spot = spot * size + place
-        if transposed:
-            i, o = index[0], index[0] // (ins // groups) * weight.shape[1] + index[1]
-        else:
-            o, i = index[0], index[0] // (outs // groups) * weight.shape[1] + index[1]
-        left, size = (i, ins) if by_channel else (i * area + spot, ins * area)
-        squares[left, size + o] += float(weight[index]) ** 2
-    return (ins if by_channel else ins * area), outs, {pair: math.sqrt(s) for pair, s in squares.items()}
 
 
 def check(graph: topognn.MultipartiteGraph, left: int, right: int, edges: Edges) -> None:

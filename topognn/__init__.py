@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from topognn.version import __version__
 
 if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
+    from topognn.baselines.scores import ramanujan as ramanujan
+    from topognn.baselines.tables import LayerTable as LayerTable
     from topognn.drawing.svg import draw as draw
     from topognn.encoding.layer_graphs import bipartite as bipartite
     from topognn.encoding.multipartite import encode as encode
@@ -74,6 +76,8 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
 
 # Where each public name is: imported when it is first used, so that `topognn --help` need not wait for torch.
 _HOMES = {
+    "topognn.baselines.scores": ["ramanujan"],
+    "topognn.baselines.tables": ["LayerTable"],
     "topognn.drawing.svg": ["draw"],
     "topognn.encoding.layer_graphs": ["bipartite"],
     "topognn.encoding.multipartite": ["encode"],

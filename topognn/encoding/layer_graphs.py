@@ -31,11 +31,13 @@ class LayerWeights(NamedTuple):
         layout: Two partitions, the layer's inputs and outputs, and one connection.
         mask: bool, in the connection's kernel form.
         weight: As many numbers, of which those that the mask keeps are edge weights, but for the sign.
+        density: The kept fraction of the layer's own weights; float64 scalar.
     """
 
     layout: Layout
     mask: Tensor
     weight: Tensor
+    density: Tensor
 
 
 def bipartite(
@@ -88,6 +90,13 @@ def bipartite(
     >>> bipartite(model, "unrolled", masks, (1, 3, 3))["0"]
     MultipartiteGraph(17 nodes, 8 edges, 2 partitions, cpu)
     """
+    return encode_layers(find_layers(model, kind, masks, input_shape))
+
+
+def find_layers(
+    model: nn.Module | Layout, kind: Kind, masks: Masks | None, input_shape: Sequence[int] | None
+) -> dict[str, LayerWeights]:
+    """Return what :func:`bipartite` makes graphs of; see there."""
     if kind not in KINDS:
         raise unknown_name("bipartite encoding", kind, KINDS)
     if isinstance(model, Layout):
@@ -100,25 +109,24 @@ def bipartite(
             )
         layout = trace(model, input_shape)
     else:
-        return encode_layers(_roll_modules(model, get_masks(model, masks), kind == "rolled-channel"))
+        return dict(_roll_modules(model, get_masks(model, masks), kind == "rolled-channel"))
     if layout.weights is None:
         raise TraceError("this layout was read from a file and has no model: encode a layout that trace() made")
     weights = layout.weights()
     kept = resolve_masks(masks, weights, layout.weights)
-    return encode_layers(_roll_connections(layout, weights, kept, kind))
+    return dict(_roll_connections(layout, weights, kept, kind))
 
 
-def encode_layers(layers: Iterable[tuple[str, LayerWeights]]) -> dict[str, MultipartiteGraph]:
+def encode_layers(layers: Mapping[str, LayerWeights]) -> dict[str, MultipartiteGraph]:
     """Return the graph of each layer: one host sync, for the numbers of kept weights and of edges."""
-    found = dict(layers)
-    if not found:
+    if not layers:
         raise TraceError("the model has no convolution or linear layer: no graph")
-    degrees = [add_in(one.layout, [one.mask], one.mask.device).to(torch.int64) for one in found.values()]
-    pairs = zip(found.values(), degrees, strict=True)
+    degrees = [add_in(one.layout, [one.mask], one.mask.device).to(torch.int64) for one in layers.values()]
+    pairs = zip(layers.values(), degrees, strict=True)
     numbers = [n for one, degree in pairs for n in (one.mask.count_nonzero(), degree.sum())]
     counts = iter(map(int, read(torch.stack(numbers))))
     graphs = {}
-    for (name, one), degree in zip(found.items(), degrees, strict=True):
+    for (name, one), degree in zip(layers.items(), degrees, strict=True):
         count, edges = next(counts), next(counts)
         values = take_values(one.mask, one.weight.to(torch.float32), count)
         graphs[name] = MultipartiteGraph(one.layout, [KeptWeights(one.mask, values, count)], degree, edges)
@@ -158,7 +166,8 @@ def _roll_connections(
         if kind == "unrolled":
             own = _cut_out(c)
             name = c.layer if uses[c.layer] == 1 else f"{c.layer}#{uses[c.layer]}"
-            yield name, LayerWeights(own, mask.reshape(c.kernel).contiguous(), weight.reshape(c.kernel))
+            mask, weight = mask.reshape(c.kernel).contiguous(), weight.reshape(c.kernel)
+            yield name, LayerWeights(own, mask, weight, _density(mask))
         elif uses[c.layer] == 1:
             yield c.layer, roll(c.layer, mask, weight, c.groups, kind == "rolled-channel")
 
@@ -169,6 +178,7 @@ def roll(layer: str, mask: Tensor, weight: Tensor, groups: int, by_channel: bool
     ``mask`` and ``weight`` are ``(out, in of a group, *kernel)``.
     """
     out, inner, *kernel = mask.shape
+    density = _density(mask)
     if by_channel:
         norms = torch.linalg.vector_norm((weight * mask).flatten(2).float(), dim=2) if kernel else weight
         mask, weight, kernel = (mask.flatten(2).any(2) if kernel else mask), norms, []
@@ -210,7 +220,12 @@ def roll(layer: str, mask: Tensor, weight: Tensor, groups: int, by_channel: bool
         ascends_out=True,
         may_repeat=False,
     )
-    return LayerWeights(_pair(connection, left, (out,)), mask.reshape(form).contiguous(), weight.reshape(form))
+    layout = _pair(connection, left, (out,))
+    return LayerWeights(layout, mask.reshape(form).contiguous(), weight.reshape(form), density)
+
+
+def _density(mask: Tensor) -> Tensor:
+    return mask.count_nonzero().double() / max(1, mask.numel())
 
 
 def _cut_out(c: Connection) -> Layout:

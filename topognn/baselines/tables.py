@@ -1,0 +1,95 @@
+"""A table of layers: a row of numbers for each, and their means over the network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Value = int | float | bool | None
+Row = Mapping[str, Value]
+
+
+class LayerTable(Mapping[str, Row]):
+    """Numbers of each layer by the layer's path. What is not defined for a layer is None, never 0 or infinite.
+
+    Attributes:
+        kind: The bipartite encoding that the numbers are of.
+        columns: Names of the numbers.
+    """
+
+    def __init__(self, kind: str, rows: Mapping[str, Row], columns: Sequence[str]) -> None:
+        self.kind = kind
+        self.columns = tuple(columns)
+        self._rows = dict(rows)
+
+    def __getitem__(self, layer: str) -> Row:
+        """Return a layer's numbers by name."""
+        return self._rows[layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def means(self) -> dict[str, float | None]:
+        """The mean of each column over the layers where it is defined; of a yes or no, the fraction of yes.
+
+        None where it is defined for no layer.
+        """
+        columns = {name: [float(v) for v in self._column(name) if v is not None] for name in self.columns}
+        return {name: math.fsum(values) / len(values) if values else None for name, values in columns.items()}
+
+    @property
+    def undefined(self) -> dict[str, int]:
+        """The number of layers for which a column is not defined."""
+        return {name: sum(value is None for value in self._column(name)) for name in self.columns}
+
+    def _column(self, name: str) -> list[Value]:
+        return [row[name] for row in self._rows.values()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return layers, means and counts of undefined values as plain numbers, ready for JSON."""
+        layers = [{"layer": layer, **row} for layer, row in self.items()]
+        return {"encoding": self.kind, "layers": layers, "means": self.means, "undefined": self.undefined}
+
+    def to_csv(self) -> str:
+        """Return the table as CSV, a row a layer; what is not defined is empty."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, ["layer", *self.columns], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"layer": layer, **row} for layer, row in self.items())
+        return out.getvalue()
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame, one row a layer."""
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError("to_frame() needs pandas: pip install 'topognn[study]'") from None
+        rows = [list(row.values()) for row in self.values()]
+        return pd.DataFrame(rows, index=pd.Index(list(self), name="layer"), columns=list(self.columns))
+
+    def __repr__(self) -> str:
+        return f"LayerTable({self.kind}, {len(self)} layers: {', '.join(self.columns)})"
+
+
+def make_table(kind: str, layers: Sequence[str], columns: Mapping[str, Sequence[float]], types: Any) -> LayerTable:
+    """Return the table of numbers of which NaN stands for what is not defined.
+
+    ``types`` maps the names of columns that are no floats to ``int`` or ``bool``.
+    """
+
+    def convert(name: str, value: float) -> Value:
+        converted: Value = None if math.isnan(value) else types.get(name, float)(value)
+        return converted
+
+    rows = {
+        layer: {name: convert(name, values[number]) for name, values in columns.items()}
+        for number, layer in enumerate(layers)
+    }
+    return LayerTable(kind, rows, list(columns))

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from topognn.cli import datasets
+from topognn.cli import datasets, studying
 from topognn.cli.sources import FORMS, ArgumentError
 from topognn.errors import TopognnError
 from topognn.version import __version__
@@ -174,6 +174,7 @@ def info() -> None:
 
 
 app.add_typer(datasets.app, name="data")
+app.command()(studying.study)
 
 
 def main() -> None:

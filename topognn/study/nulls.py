@@ -91,5 +91,5 @@ def estimate(values: Array, resampled: Array | None = None) -> Estimate:
     low, high = (np.nan, np.nan) if resampled is None else np.nanquantile(resampled, [0.025, 0.975])
     if not len(null) or np.isnan(value) or np.isnan(null).all():
         return Estimate(value, float(low), float(high), np.nan, np.nan, np.nan)
-    p = (1 + np.count_nonzero(null >= value - 1e-12)) / (1 + len(null))
+    p = float(1 + np.count_nonzero(null >= value - 1e-12)) / (1 + len(null))
     return Estimate(value, float(low), float(high), float(null.mean()), float(np.quantile(null, 0.95)), p)

@@ -1,8 +1,10 @@
-"""Text files that are whole or not there at all."""
+"""Files that are whole or not there at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from topognn.errors import CheckpointError
@@ -37,10 +39,24 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     ...     [p.name for p in Path(folder).iterdir()], Path(folder, "a.txt").read_text()
     (['a.txt'], 'whole')
     """
-    path = check_writable(path)
+    with replacing(check_writable(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file beside ``path``, which takes its name once it is complete.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder, "a.bin")) as temporary:
+    ...         _ = temporary.write_bytes(b"whole")
+    ...     [p.name for p in Path(folder).iterdir()]
+    ['a.bin']
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

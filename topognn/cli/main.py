@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from topognn.cli import datasets, studying
+from topognn.cli import datasets, studying, training
 from topognn.cli.sources import FORMS, ArgumentError
 from topognn.errors import TopognnError
 from topognn.version import __version__
@@ -173,6 +173,7 @@ def info() -> None:
     show_installation()
 
 
+app.command()(training.train)
 app.add_typer(datasets.app, name="data")
 app.command()(studying.study)
 

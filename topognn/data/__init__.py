@@ -57,7 +57,7 @@ DATASETS: dict[str, Source] = {
         is_there=lambda root: fashion_mnist.find_folder(root) is not None,
         what="Fashion-MNIST, padded to 32x32",
     ),
-    "synthetic": Source(10, 3, 2_000, 500, synthetic.make, None, lambda root: True, "waves and noise, for tests"),
+    "synthetic": Source(10, 3, 2_000, 500, synthetic.make, None, lambda root: True, "stripes and noise, for tests"),
 }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from topognn.data.images import Dataset, Images, make_images
 from topognn.errors import DataError
+from topognn.files import replacing
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 ARCHIVE_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -107,12 +108,8 @@ def prepare(root: Path) -> None:
         **{"train_images": train.images, "train_labels": train.labels},
         **{"test_images": test.images, "test_labels": test.labels},
     }
-    temporary = root / f".{PREPARED}.tmp"
-    try:
+    with replacing(root / PREPARED) as temporary:
         safetensors.torch.save_file(tensors, temporary, {"sha256": digest(tensors)})
-        temporary.replace(root / PREPARED)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

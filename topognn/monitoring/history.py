@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +32,13 @@ class History(Sequence[Topometrics]):
         self.steps.append(step)
         self._values.append(values)
 
+    def extend(self, columns: Mapping[str, Sequence[float]]) -> None:
+        """Put measurements at the end that :meth:`to_dict` gave, for a training that goes on."""
+        rows = zip(*(columns[name] for name in ("step", "nodes", "edges", *self.names)), strict=True)
+        for step, nodes, edges, *numbers in rows:
+            values = torch.tensor(numbers, dtype=torch.float64)
+            self.append(int(step), Topometrics(self.names, values, int(nodes), int(edges)))
+
     def __getitem__(self, index: Any) -> Any:
         return self._values[index]
 
@@ -54,7 +61,10 @@ class History(Sequence[Topometrics]):
         for size in ("nodes", "edges"):
             columns[size] = [values[size] for values in self._values]
         width = len(self.names)
-        flat = read(torch.cat([values.tensor for values in self._values])) if self._values and width else []
+        flat: list[float] = []
+        if self._values and width:
+            device = self._values[-1].tensor.device
+            flat = read(torch.cat([values.tensor.to(device) for values in self._values]))
         for place, name in enumerate(self.names):
             column = flat[place::width]
             columns[name] = [int(value) for value in column] if METRICS[name].is_count else column

@@ -75,7 +75,7 @@ def ramanujan(
     >>> model, masks = topognn.example_model()
     >>> table = topognn.ramanujan(model, "rolled", masks)
     >>> table["2"]["edges"], round(table["2"]["delta_r"], 4), table["2"]["imdb"]
-    (5, 0.4595, None)
+    (5, 0.3184, None)
     """
     if kind == "unrolled":
         raise UnsupportedOperation(

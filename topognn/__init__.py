@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from topognn.version import __version__
 
 if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
+    from topognn.baselines.layers import layer_topometrics as layer_topometrics
     from topognn.baselines.scores import ramanujan as ramanujan
     from topognn.baselines.tables import LayerTable as LayerTable
     from topognn.drawing.svg import draw as draw
@@ -76,6 +77,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
 
 # Where each public name is: imported when it is first used, so that `topognn --help` need not wait for torch.
 _HOMES = {
+    "topognn.baselines.layers": ["layer_topometrics"],
     "topognn.baselines.scores": ["ramanujan"],
     "topognn.baselines.tables": ["LayerTable"],
     "topognn.drawing.svg": ["draw"],

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from topognn.baselines.classes import LEAST, DegreeClasses, find_degree_classes, get_blocks
+from topognn.baselines.columns import PUBLISHED_RAMANUJAN
 from topognn.baselines.singular import find_largest_two, make_gram
 from topognn.baselines.tables import LayerTable, make_table
 from topognn.encoding.layer_graphs import Kind, encode_layers, find_layers
@@ -62,7 +63,8 @@ def ramanujan(
     Returns:
         A row a layer, in which None stands for what is not defined: in an empty layer everything but sizes, and where
         the bound is 0 (no node has a second edge) what is divided by it. ``.means`` are those over the layers where a
-        number is defined, ``.undefined`` counts the others.
+        number is defined, ``.undefined`` counts the others;
+        ``.published`` has the released tables' columns.
 
     Raises:
         UnsupportedOperation: ``kind`` is ``"unrolled"``.
@@ -94,7 +96,7 @@ def score_graphs(kind: str, graphs: Mapping[str, MultipartiteGraph], densities: 
     rows = [_score(*each) for each in zip(found, densities, singular, weighted, classes, strict=True)]
     numbers = read(torch.stack(rows).T.flatten())
     columns = {name: numbers[i * len(found) : (i + 1) * len(found)] for i, name in enumerate(COLUMNS)}
-    return make_table(kind, list(graphs), columns, COLUMNS)
+    return make_table(kind, list(graphs), columns, COLUMNS, PUBLISHED_RAMANUJAN)
 
 
 def find_leading(graphs: Sequence[MultipartiteGraph], weighted: bool) -> list[Tensor]:

@@ -18,12 +18,23 @@ class LayerTable(Mapping[str, Row]):
     Attributes:
         kind: The bipartite encoding that the numbers are of.
         columns: Names of the numbers.
+        index: What the column of layers is called in files and frames.
     """
 
-    def __init__(self, kind: str, rows: Mapping[str, Row], columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        rows: Mapping[str, Row],
+        columns: Sequence[str],
+        published: Mapping[str, str] | None = None,
+        index: str = "layer",
+    ) -> None:
+        """Take ``published`` for which released column is which of ours."""
         self.kind = kind
         self.columns = tuple(columns)
+        self.index = index
         self._rows = dict(rows)
+        self._published = {theirs: ours for theirs, ours in (published or {}).items() if ours in columns}
 
     def __getitem__(self, layer: str) -> Row:
         """Return a layer's numbers by name."""
@@ -34,6 +45,12 @@ class LayerTable(Mapping[str, Row]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def published(self) -> LayerTable:
+        """The same numbers under the released tables' names, to be joined by ``layer_name``."""
+        rows = {layer: {theirs: row[ours] for theirs, ours in self._published.items()} for layer, row in self.items()}
+        return LayerTable(self.kind, rows, list(self._published), index="layer_name")
 
     @property
     def means(self) -> dict[str, float | None]:
@@ -54,15 +71,15 @@ class LayerTable(Mapping[str, Row]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return layers, means and counts of undefined values as plain numbers, ready for JSON."""
-        layers = [{"layer": layer, **row} for layer, row in self.items()]
+        layers = [{self.index: layer, **row} for layer, row in self.items()]
         return {"encoding": self.kind, "layers": layers, "means": self.means, "undefined": self.undefined}
 
     def to_csv(self) -> str:
         """Return the table as CSV, a row a layer; what is not defined is empty."""
         out = io.StringIO()
-        writer = csv.DictWriter(out, ["layer", *self.columns], lineterminator="\n")
+        writer = csv.DictWriter(out, [self.index, *self.columns], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({"layer": layer, **row} for layer, row in self.items())
+        writer.writerows({self.index: layer, **row} for layer, row in self.items())
         return out.getvalue()
 
     def to_frame(self) -> Any:
@@ -72,13 +89,19 @@ class LayerTable(Mapping[str, Row]):
         except ImportError:
             raise ImportError("to_frame() needs pandas: pip install 'topognn[study]'") from None
         rows = [list(row.values()) for row in self.values()]
-        return pd.DataFrame(rows, index=pd.Index(list(self), name="layer"), columns=list(self.columns))
+        return pd.DataFrame(rows, index=pd.Index(list(self), name=self.index), columns=list(self.columns))
 
     def __repr__(self) -> str:
         return f"LayerTable({self.kind}, {len(self)} layers: {', '.join(self.columns)})"
 
 
-def make_table(kind: str, layers: Sequence[str], columns: Mapping[str, Sequence[float]], types: Any) -> LayerTable:
+def make_table(
+    kind: str,
+    layers: Sequence[str],
+    columns: Mapping[str, Sequence[float]],
+    types: Mapping[str, Any],
+    published: Mapping[str, str],
+) -> LayerTable:
     """Return the table of numbers of which NaN stands for what is not defined.
 
     ``types`` maps the names of columns that are no floats to ``int`` or ``bool``.
@@ -92,4 +115,4 @@ def make_table(kind: str, layers: Sequence[str], columns: Mapping[str, Sequence[
         layer: {name: convert(name, values[number]) for name, values in columns.items()}
         for number, layer in enumerate(layers)
     }
-    return LayerTable(kind, rows, list(columns))
+    return LayerTable(kind, rows, list(columns), published)

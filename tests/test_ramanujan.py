@@ -139,6 +139,11 @@ def test_all_degrees_below_three() -> None:
     assert row["is_ramanujan"] is True and row["is_scored"] is False
 
 
+def test_a_matching() -> None:
+    row = of_matrix(np.eye(7, 9))
+    assert row["bound"] == 0 and row["delta_r"] is None and row["delta_s"] == pytest.approx(-1)
+
+
 def test_two_components_meet_their_bound_exactly() -> None:
     row = of_matrix(np.kron(np.eye(2), np.eye(4) + np.roll(np.eye(4), 1, 1)))  # two rings: s_1 = s_2 = 2
     assert row["delta_r"] == pytest.approx(0, abs=1e-9) and row["is_ramanujan"] is True

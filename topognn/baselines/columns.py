@@ -149,7 +149,7 @@ def delta_r_doubled(s: Tensor, graph: MultipartiteGraph) -> Tensor:
 def delta_s_relative(s: Tensor, graph: MultipartiteGraph) -> Tensor:
     """Return 1 - s_2 / (2 sqrt(s_1 - 1)), exactly ``delta_s_undirected``; float64 scalar; NaN where s_1 <= 1."""
     room = s[0] - 1
-    return 1 - s[1] / (2 * torch.where(room > 0, room, torch.nan).sqrt())
+    return 1 - s[1] / (2 * torch.where(room > 1e-9, room, torch.nan).sqrt())
 
 
 SPECTRAL: dict[str, Callable[[Tensor, MultipartiteGraph], Tensor]] = {

@@ -52,7 +52,7 @@ def ramanujan(
       nodes of one degree k >= 3, if their d_r is 3 at least.
     - ``random_bound``: ((s_2^2 / 4 + 1) sqrt(n_left n_right) - abs(edges - d_l / R n_left n_right)) / (L R), where
       L x R is the layer's full size.
-    - ``delta_s``: 2 sqrt(s_1 - 1) - s_2, where s_1 >= 1.
+    - ``delta_s``: 2 sqrt(s_1 - 1) - s_2; s_1 is 1 at least where there is an edge.
     - ``is_scored``: whether d_l and d_r are 3 at least, as Hoang et al. ask before they count a layer.
     - ``is_ramanujan``: whether s_2 is within the bound.
 
@@ -138,7 +138,7 @@ def _score(graph: MultipartiteGraph, density: Tensor, s: Tensor, w: Tensor, clas
         "imdb": _mean(deltas, counts),
         "iterative_spectral_gap": _mean(gaps, counts),
         "random_bound": ((s[1] ** 2 / 4 + 1) * spread.sqrt() - deviation) / (left * right),
-        "delta_s": 2 * torch.where(s[0] >= 1, s[0] - 1, torch.nan).sqrt() - s[1],
+        "delta_s": torch.where(edges > 0, 2 * (s[0] - 1).clamp(min=0).sqrt() - s[1], torch.nan),
         "is_scored": torch.where(edges > 0, is_scored.double(), torch.nan),
         "is_ramanujan": torch.where(delta_r.isnan(), torch.nan, is_ramanujan),
     }

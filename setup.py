@@ -25,6 +25,7 @@ STUDY = [
     "scikit-learn>=1.4",
     "matplotlib>=3.8",
     "dask[distributed]",
+    "tomli>=2; python_version < '3.11'",
 ]
 TEST = ["pytest>=8", "hypothesis>=6.100", "selenium>=4.15", *STUDY, *PEERS, *CHECK]
 

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -38,11 +38,10 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
     import torch
 
     import topognn
+    from topognn.cli.weights import load_weights
     from topognn.kernels.host import read
-    from topognn.report import METRICS
 
-    check_origin(request)
-    names = pick_metrics(request.metrics, METRICS)
+    names = _check(request)
     device = pick_device(request.device)
     seconds: dict[str, float] = {}
 
@@ -56,12 +55,17 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with phase("build"):
-        model, input_shape = build_model(request, device)
+        source = find_source(request.model, request.input, request.classes)
+        torch.manual_seed(request.seed)
+        model = source.build()
+        if request.checkpoint is not None:
+            load_weights(model, request.checkpoint)
+        model.to(device)
     with phase("trace"):
         shortcuts = cast(Literal["parametric", "all"], request.shortcuts)
-        layout = topognn.trace(model, input_shape, shortcuts=shortcuts)
+        layout = topognn.trace(model, source.input_shape, shortcuts=shortcuts)
     with phase("prune"):
-        masks = make_masks(model, request, input_shape)
+        masks = _make_masks(model, request, source.input_shape)
     with phase("encode"):
         graph = topognn.encode(layout, masks=masks, device=device)
     with phase("metrics"):
@@ -69,32 +73,26 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
         values.to_dict()  # waits for the device, so that the time is that of the work
         layers = topognn.layer_table(graph) if request.layers else None
         trouble = topognn.trouble_table(graph) if request.where else None
-    baselines = None
-    if request.baselines:
-        from topognn.baselines.summary import summarise_baselines
-
-        with phase("baselines"):
-            baselines = summarise_baselines(model, masks)
     kept = read(torch.stack([mask.sum() for mask in masks.values()])) if masks else []
     return Outcome(
         request=request,
-        input_shape=input_shape,
-        origin=describe_origin(request),
+        input_shape=source.input_shape,
+        origin=_origin(request),
         kept=int(sum(kept)),
         weights=sum(mask.numel() for mask in masks.values()),
         device=str(graph.device),
         topometrics=values,
         layers=layers,
         trouble=trouble,
-        baselines=baselines,
         seconds=seconds,
         peak_bytes=_peak_bytes(device),
     )
 
 
-def check_origin(request: Request) -> None:
-    """Refuse, before anything slow, what can be told to be wrong of where masks come from."""
+def _check(request: Request) -> list[str] | None:
+    """Refuse, before anything slow, what can be told to be wrong; return the names of the metrics."""
     from topognn.pruning import PRUNERS, needs_data
+    from topognn.report import METRICS
 
     if request.pruner is not None and request.pruner not in PRUNERS:
         raise unknown_name("pruner", request.pruner, PRUNERS)
@@ -107,42 +105,16 @@ def check_origin(request: Request) -> None:
         raise ArgumentError(
             f"{request.pruner} needs data, which a report has not: use `topognn train` or topognn.prune()."
         )
-
-
-def pick_metrics(text: str | None, known: Collection[str]) -> list[str] | None:
-    """Return the names that ``--metrics`` lists, None for all.
-
-    Raises:
-        UnknownNameError: One is not known.
-
-    >>> pick_metrics("one_hop, two_hop", ["one_hop", "two_hop", "strength"])
-    ['one_hop', 'two_hop']
-    """
-    if text is None:
+    if request.metrics is None:
         return None
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    names = list(dict.fromkeys(name.strip() for name in request.metrics.split(",")))
     for name in names:
-        if name not in known:
-            raise unknown_name("metric", name, known)
+        if name not in METRICS:
+            raise unknown_name("metric", name, METRICS)
     return names
 
 
-def build_model(request: Request, device: torch.device) -> tuple[nn.Module, tuple[int, ...]]:
-    """Return the model of a request, its weights drawn or loaded, on a device; and the shape of one input."""
-    import torch
-
-    from topognn.cli.weights import load_weights
-
-    source = find_source(request.model, request.input, request.classes)
-    torch.manual_seed(request.seed)
-    model = source.build()
-    if request.checkpoint is not None:
-        load_weights(model, request.checkpoint)
-    return model.to(device), source.input_shape
-
-
-def make_masks(model: nn.Module, request: Request, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """Return the masks of a request: pruned now, of a file, or of the zeros in the weights."""
+def _make_masks(model: nn.Module, request: Request, shape: tuple[int, ...]) -> dict[str, Tensor]:
     from topognn.masks import get_masks
     from topognn.pruning import prune
 
@@ -155,8 +127,7 @@ def make_masks(model: nn.Module, request: Request, shape: tuple[int, ...]) -> di
         return get_masks(model)
 
 
-def describe_origin(request: Request) -> str:
-    """Return where weights and masks are from, in words."""
+def _origin(request: Request) -> str:
     weights = f"weights of {request.checkpoint}" if request.checkpoint else f"random weights (seed {request.seed})"
     if request.pruner is not None:
         return f"{weights}, {request.pruner} at sparsity {request.sparsity:g}"

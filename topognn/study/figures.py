@@ -28,7 +28,7 @@ SCATTERED = 600  # points of a scatter plot: more would make the page heavy and 
 
 def draw_figures(analysis: Analysis) -> dict[str, tuple[str, str]]:
     """Return title -> (SVG, description) of every figure that the analysis has results for."""
-    figures: dict[str, tuple[Callable[[Analysis], Figure], str]] = {
+    figures: dict[str, tuple[Callable[[Analysis], Figure | None], str]] = {
         "Adjusted R2 by set of features": (
             _draw_r2,
             "Dots: mean over groups, with 95 % intervals. Vertical marks: 95 % quantile under permuted labels.",
@@ -151,7 +151,7 @@ def _draw_importance(analysis: Analysis) -> Figure:
     models = [model for model, _ in wide.columns]
     for model in dict.fromkeys(models):
         where = [k for k, other in enumerate(models) if other == model]
-        axes.text(np.mean(where), -0.8, model, ha="center", va="bottom", fontsize=6.5)
+        axes.text(sum(where) / len(where), -0.8, model, ha="center", va="bottom", fontsize=6.5)
         if where[0]:
             axes.axvline(where[0] - 0.5, color="black", lw=0.8)
     axes.set_xlabel("sparsity")

@@ -66,6 +66,11 @@ def get_indices(rows: Any, columns: Sequence[str]) -> list[NDArray[np.int64]]:
     return [np.sort(members) for _, members in sorted(rows.groupby(list(columns)).indices.items())]
 
 
+def get_families(rows: Any) -> NDArray[np.str_]:
+    """Return each row's algorithm without the number of its redraw: ``erk#1`` was seen where ``erk`` was."""
+    return np.array([name.partition("#")[0] for name in rows["pruning"]])
+
+
 def resample(tops: Array, bottoms: Array, draws: int, rng: np.random.Generator) -> Array:
     """Return ``sum(tops) / sum(bottoms)`` over clusters drawn with replacement, ``draws`` times; 0 / 0 is NaN."""
     count = len(tops)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from topognn.study.columns import GROUP
-from topognn.study.nulls import estimate, get_indices, permute_labels, resample, resample_mean
+from topognn.study.nulls import estimate, get_families, get_indices, permute_labels, resample, resample_mean
 from topognn.study.regression import get_features
 from topognn.study.ridge import Labels, average_by_code, predict_nested
 
@@ -28,16 +28,18 @@ def make_folds(group: Any, scheme: str) -> Labels:
     >>> [list(map(int, make_folds(rows, scheme))) for scheme in ("random", "cell", "algorithm")]
     [[0, 1, 2, 3], [0, 1, 1, 2], [0, 0, 1, 1]]
     """
-    number = {
-        column: np.unique(group[column].to_numpy(), return_inverse=True)[1]
-        for column in ("pruning", "sparsity", "seed")
-    }
-    return {
+
+    def number(values: Any) -> Labels:
+        return np.asarray(np.unique(values, return_inverse=True)[1])
+
+    pruning, sparsity, seed = (number(group[name].to_numpy()) for name in ("pruning", "sparsity", "seed"))
+    folds = {
         "random": np.arange(len(group)) % 5,
-        "seed": number["seed"],
-        "cell": (number["pruning"] + number["sparsity"]) % 5,
-        "algorithm": number["pruning"],
-    }[scheme]
+        "seed": seed,
+        "cell": (pruning + sparsity) % 5,
+        "algorithm": number(get_families(group)),
+    }
+    return folds[scheme]
 
 
 def predict(

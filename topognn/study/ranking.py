@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topognn.errors import TableError
 from topognn.study.columns import CELL, GROUP
-from topognn.study.nulls import estimate, get_indices, permute_labels, resample, resample_mean
+from topognn.study.nulls import estimate, get_families, get_indices, permute_labels, resample, resample_mean
 from topognn.study.ridge import predict_chosen
 
 Array = NDArray[np.float64]
@@ -138,7 +138,7 @@ def _find_elsewhere(rows: Any, group: Any) -> Any:
 
 def _predict_elsewhere(rows: Any, features: Array, responses: Array, groups: Sequence[Any]) -> Array:
     predictions = np.empty_like(responses)
-    algorithms = np.unique(rows["pruning"].to_numpy(str), return_inverse=True)[1]
+    algorithms = np.unique(get_families(rows), return_inverse=True)[1]
     for members in groups:
         train = np.flatnonzero(_find_elsewhere(rows, rows.iloc[members[0]]))
         predictions[members] = predict_chosen(features, responses, None, train, members, algorithms)

@@ -1,0 +1,250 @@
+"""Sweeps: the same rows however often killed, by whomever made; errors kept; nothing made twice."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import sweep_tasks
+from tests.sweep_tasks import SETTINGS, TASKS
+from topognn.errors import SweepError, UnknownNameError
+from topognn.study.folder import SweepFolder, pack_bits, unpack_bits
+from topognn.study.grid import Settings, Task, read_config
+from topognn.study.sweeping import run_task, sweep
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that tells which networks were begun, in order."""
+    file = tmp_path / "made.log"
+    monkeypatch.setenv("SWEEP_LOG", str(file))
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The table of a sweep that was never interrupted."""
+    path = tmp_path_factory.mktemp("whole")
+    os.environ["SWEEP_LOG"] = str(path / "made.log")
+    results = sweep(TASKS, SETTINGS, SweepFolder(path / "sweep"), sweep_tasks.make)
+    assert [(result.task, result.state) for result in results] == [(task, "done") for task in TASKS]
+    return pd.read_parquet(path / "sweep" / "networks.parquet")
+
+
+def count(made: Path) -> Counter[str]:
+    return Counter(made.read_text().split()) if made.exists() else Counter()
+
+
+def test_rows_and_masks(whole: pd.DataFrame, tmp_path: Path, made: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    shown = []
+    sweep(TASKS[:3], SETTINGS, folder, sweep_tasks.make, show=lambda result, link: shown.append(result.task))
+    assert sorted(shown) == sorted(TASKS[:3])
+    for task in TASKS[:3]:
+        row, masks = folder.read_row(task), folder.read_masks(task)
+        want = sweep_tasks.make(task, SETTINGS)
+        assert {key: row[key] for key in task.key} == task.key
+        assert row["accuracy"] == want[0]["accuracy"]
+        assert masks.keys() == {"weight"} and torch.equal(masks["weight"], want[1]["weight"])
+    assert len(whole) == len(TASKS)
+    again = sweep(TASKS[:4], SETTINGS, folder, sweep_tasks.make)
+    assert [result.state for result in again] == ["there", "there", "there", "done"]
+
+
+def test_killed_at_twenty_moments(
+    whole: pd.DataFrame, tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEP_SECONDS", "0.1")
+    path = tmp_path / "sweep"
+    command = [sys.executable, "-m", "tests.sweep_tasks", str(path), "20"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    finished = [int(line) for line in done.stdout.split()]
+    assert len(finished) == 20 and finished == sorted(finished) and finished[-1] > 3
+    assert len(set(finished)) > 3  # it was killed while it worked, not before or after
+    folder = SweepFolder(path)
+    before, there = count(made), [task for task in TASKS if folder.row(task).is_file()]
+    results = sweep(TASKS, SETTINGS, folder, sweep_tasks.make)
+    assert [result.state for result in results] == ["there" if task in there else "done" for task in TASKS]
+    assert all(count(made)[task.name] == before[task.name] for task in there)  # nothing that finished was made again
+    pd.testing.assert_frame_equal(pd.read_parquet(path / "networks.parquet"), whole)
+    assert {file.suffix for part in ("rows", "masks") for file in (path / part).iterdir()} == {
+        ".parquet",
+        ".safetensors",
+    }
+
+
+def test_cluster_of_two_workers_one_of_which_dies(
+    whole: pd.DataFrame, tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import LocalCluster
+
+    monkeypatch.chdir(ROOT)  # so that workers can import tests.sweep_tasks
+    path = tmp_path / "sweep"
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
+        results = sweep(
+            TASKS, SETTINGS, SweepFolder(path), sweep_tasks.make_or_die, scheduler=cluster.scheduler_address
+        )
+    assert {result.state for result in results} <= {"done", "there"}  # there: told again of what the dead one finished
+    assert made.with_suffix(".died").read_text() == TASKS[4].name
+    pd.testing.assert_frame_equal(pd.read_parquet(path / "networks.parquet"), whole)
+    assert set(count(made).values()) == {1}
+
+
+def test_failures_are_kept_and_tried_again(
+    whole: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    results = sweep(TASKS, SETTINGS, folder, sweep_tasks.make_or_fail)
+    failed = [task for task in TASKS if task.seed == 1]
+    assert [result.task for result in results if result.state == "failed"] == failed
+    assert {result.error for result in results if result.state == "failed"} == {"RuntimeError: the loss is NaN"}
+    kept = json.loads(folder.error(failed[0]).read_text())
+    assert kept["error"] == "RuntimeError: the loss is NaN" and "make_or_fail" in kept["traceback"]
+    assert {key: kept[key] for key in failed[0].key} == failed[0].key
+    assert len(pd.read_parquet(folder.path / "networks.parquet")) == len(TASKS) - len(failed)
+    monkeypatch.setenv("SWEEP_MENDED", "yes")
+    sweep(TASKS, SETTINGS, folder, sweep_tasks.make_or_fail)
+    assert not list((folder.path / "errors").iterdir())
+    pd.testing.assert_frame_equal(pd.read_parquet(folder.path / "networks.parquet"), whole)
+
+
+def test_two_sweeps_on_one_folder(
+    whole: pd.DataFrame, tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEP_SECONDS", "0.15")
+    path = tmp_path / "sweep"
+    code = "import sys; from tests.sweep_tasks import *; sweep(TASKS, SETTINGS, SweepFolder(sys.argv[1]), make)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
+    while not made.exists() and other.poll() is None:
+        time.sleep(0.01)
+    results = sweep(TASKS, SETTINGS, SweepFolder(path), sweep_tasks.make)
+    assert other.wait(60) == 0
+    assert {result.state for result in results} == {"done", "there"}  # both had a share
+    assert count(made) == Counter(task.name for task in TASKS)
+    pd.testing.assert_frame_equal(pd.read_parquet(path / "networks.parquet"), whole)
+
+
+def test_task_of_another_sweep_is_left_to_it_then_awaited(tmp_path: Path, made: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.prepare(SETTINGS)
+    rest = (SETTINGS, folder, sweep_tasks.make, None)
+    with folder.lock(TASKS[0].name):
+        assert run_task(TASKS[0], False, *rest).state == "busy"
+        waiting: list[str] = []
+        thread = threading.Thread(target=lambda: waiting.append(run_task(TASKS[0], True, *rest).state))
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive() and not count(made)
+    thread.join(10)
+    assert waiting == ["done"]
+    assert run_task(TASKS[0], False, *rest).state == "there"
+
+
+def test_metrics_added_from_masks(tmp_path: Path, made: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    sweep(TASKS[:3], SETTINGS, folder, sweep_tasks.make)
+    before = count(made)
+    results = sweep(TASKS[:4], SETTINGS, folder, sweep_tasks.make, add=sweep_tasks.add)
+    assert [result.state for result in results] == ["done", "done", "done", "failed"]
+    assert "no row to add to" in results[3].error and count(made) == before
+    table = pd.read_parquet(folder.path / "networks.parquet")
+    assert (table["kept"] == table["edges"] - 1).all()
+    results = sweep(TASKS[:3], SETTINGS, folder, sweep_tasks.make, add=sweep_tasks.add)
+    assert {result.state for result in results} == {"there"}
+
+
+def test_full_disk_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+
+    def fill(self: SweepFolder, path: Path, write: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sweep(TASKS[:1], SETTINGS, folder, sweep_tasks.make)
+    monkeypatch.setattr(SweepFolder, "_write", fill)
+    with pytest.raises(SweepError, match=r"No space left on device.*What is finished is safe"):
+        sweep(TASKS, SETTINGS, folder, sweep_tasks.make)
+    monkeypatch.undo()
+    assert not list((folder.path / "errors").iterdir()) and folder.row(TASKS[0]).is_file()
+
+
+def test_folder_of_other_settings(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.prepare(Settings(training={"epochs": 3}))
+    folder.prepare(Settings(training={"epochs": 3}, metrics=("sink_nodes",)))
+    with pytest.raises(SweepError, match=r"other settings \(training \{'epochs': 3\} there, \{'epochs': 4\} here\)"):
+        folder.prepare(Settings(training={"epochs": 4}))
+
+
+def test_no_scheduler(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="no Dask scheduler answers at 'nonsense"):
+        sweep(TASKS, SETTINGS, SweepFolder(tmp_path / "sweep"), sweep_tasks.make, scheduler="nonsense://here")
+
+
+@given(st.lists(st.integers(0, 5), min_size=0, max_size=3), st.integers(0, 2**31))
+def test_packed_bits(shape: list[int], seed: int) -> None:
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) > 0.5
+    packed = pack_bits(mask)
+    assert packed.dtype == torch.uint8 and packed.numel() == -(-mask.numel() // 8)
+    assert torch.equal(unpack_bits(packed, list(mask.shape)), mask)
+
+
+GRID = """
+[grid]
+models = ["conv6"]
+data = ["synthetic"]
+pruners = ["erk", "erk#1", "rigl"]
+sparsities = [0.5, 0.9]
+seeds = [0, 1]
+[training]
+epochs = 2
+milestones = [0.5]
+[measure]
+metrics = ["sink_nodes"]
+"""
+
+
+def test_config(tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text(GRID)
+    tasks, settings = read_config(tmp_path / "grid.toml")
+    assert len(tasks) == 12 and len({task.name for task in tasks}) == 12
+    assert tasks[4] == Task("conv6", "synthetic", "erk#1", 0.5, 0) and tasks[4].algorithm == ("erk", 1)
+    assert settings == Settings({"epochs": 2, "milestones": [0.5]}, metrics=("sink_nodes",))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"erk", ', '"erc", ', "unknown pruner 'erc': did you mean"),
+        ("erk#1", "erk#x", "number of a redraw"),
+        ('"conv6"', '"conv7"', "unknown model 'conv7'"),
+        ('"synthetic"', '"mnist"', "unknown dataset 'mnist'"),
+        ("0.9]", "90]", "sparsity 90.0 is not from 0"),
+        ("seeds = [0, 1]", "seeds = []", "needs seeds"),
+        ("epochs", "epoch", r"\[training\] has 'epoch'"),
+        ('"sink_nodes"', '"sinks"', "unknown metric 'sinks'"),
+        ("[measure]", "[measures]", "the file has 'measures'"),
+        ("[grid]", "[grid", "is no TOML"),
+    ],
+)
+def test_bad_config(tmp_path: Path, old: str, new: str, message: str) -> None:
+    (tmp_path / "grid.toml").write_text(GRID.replace(old, new))
+    with pytest.raises((SweepError, UnknownNameError), match=message):
+        read_config(tmp_path / "grid.toml")
+    with pytest.raises(SweepError, match="there is no file"):
+        read_config(tmp_path / "none.toml")

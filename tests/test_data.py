@@ -71,7 +71,7 @@ def test_training_batches_follow_seed_epoch_and_number() -> None:
 
 def test_every_shift_and_flip_is_one_of_the_possible_and_all_occur() -> None:
     image = torch.arange(1, 37, dtype=torch.uint8).view(1, 1, 6, 6)
-    found = shift_and_flip(image.repeat(3000, 1, 1, 1), torch.Generator().manual_seed(0))
+    found = shift_and_flip(image.repeat(3000, 1, 1, 1), 4, torch.Generator().manual_seed(0))
     padded = torch.nn.functional.pad(image[0, 0], [4] * 4)
     possible = {}
     for dy in range(9):

@@ -142,7 +142,7 @@ def test_one_step_is_that_of_plain_sgd() -> None:
     recipe = Recipe(epochs=1, batch_size=32, weight_decay=1e-2, milestones=(0.5,))
     train(net, data, recipe)
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
-    loader = topognn.data.Loader(data.train, 32, data.mean, data.std, train=True)
+    loader = topognn.data.Loader(data.train, 32, data.mean, data.std, train=True, shift=data.shift)
     twin.to(memory_format=torch.channels_last)
     for step, (x, y) in enumerate(loader.epoch(0)):
         optimizer.param_groups[0]["lr"] = 0.1 if step < 2 else 0.1 * 0.1

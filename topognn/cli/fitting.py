@@ -106,7 +106,8 @@ def _make_masks(
         return dict(saved["masks"])
     assert request.pruner is not None and request.sparsity is not None
     device = next(model.parameters()).device
-    loader = Loader(data.train, recipe.batch_size, data.mean, data.std, train=True, seed=recipe.seed, device=device)
+    normal = (recipe.batch_size, data.mean, data.std)
+    loader = Loader(data.train, *normal, train=True, seed=recipe.seed, shift=data.shift, device=device)
     batches = itertools.chain.from_iterable(map(loader.epoch, itertools.count()))
     shape = data.image_shape
     return prune(model, request.pruner, request.sparsity, seed=request.seed, input_shape=shape, batches=batches)

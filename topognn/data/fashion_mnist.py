@@ -17,6 +17,8 @@ from topognn.errors import DataError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 
+MARGIN = 2  # what padding adds on each side, and how far training images may be moved: nothing is cut off
+
 # SHA-256 of what the files hold, for the same content is packed in more than one way.
 CONTENTS = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -42,7 +44,7 @@ def read(root: Path) -> Dataset:
             "or install Debian's package (apt-get install dataset-fashion-mnist)."
         )
     train, test = (_read_part(folder, part) for part in ("train", "t10k"))
-    return Dataset("fashion-mnist", train, test, 10, (0.2190,), (0.3318,))
+    return Dataset("fashion-mnist", train, test, 10, (0.2190,), (0.3318,), shift=MARGIN)
 
 
 def download(root: Path) -> None:
@@ -75,7 +77,7 @@ def find_folder(root: Path) -> Path | None:
 def _read_part(folder: Path, part: str) -> Images:
     images = _read_file(folder, f"{part}-images-idx3-ubyte", 16).view(-1, 1, 28, 28)
     labels = _read_file(folder, f"{part}-labels-idx1-ubyte", 8)
-    return make_images(F.pad(images, [2] * 4), labels, 10, str(folder))
+    return make_images(F.pad(images, [MARGIN] * 4), labels, 10, str(folder))
 
 
 def _read_file(folder: Path, name: str, header: int) -> Tensor:

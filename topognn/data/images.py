@@ -30,6 +30,7 @@ class Dataset(NamedTuple):
         train, test: Images to learn from, and to be tested with.
         num_classes: Labels are 0 to this - 1.
         mean, std: Of each channel of the training images, in units of 255.
+        shift: Pixels by which a training image may be moved at most.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataset(NamedTuple):
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    shift: int = 4
 
     @property
     def image_shape(self) -> tuple[int, ...]:

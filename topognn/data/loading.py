@@ -11,13 +11,11 @@ from torch import Tensor
 from topognn.data.images import Images
 from topognn.errors import DataError
 
-PAD = 4  # pixels by which a training image is shifted at most
-
 
 class Loader:
     """Batches of normalised images with their labels.
 
-    For training, images come in another order in each epoch, shifted by up to 4 pixels and flipped at random, as is
+    For training, images come in another order in each epoch, shifted by some pixels and mirrored at random, as is
     standard for CIFAR; **images to test with come as they are, in their own order**. All is drawn from ``seed`` and the
     numbers of epoch and batch, so that any batch of any epoch can be made again.
 
@@ -29,6 +27,7 @@ class Loader:
         mean, std: Of each channel, in units of 255.
         train: Whether to shuffle, shift and flip.
         seed: Of all that is random.
+        shift: By how many pixels at most.
         device: Where batches are made.
 
     Raises:
@@ -52,11 +51,12 @@ class Loader:
         *,
         train: bool = False,
         seed: int = 0,
+        shift: int = 4,
         device: torch.device | str = "cpu",
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size} makes no batch: give at least 1.")
-        self.batch_size, self.train, self.seed = batch_size, train, seed
+        self.batch_size, self.train, self.seed, self.shift = batch_size, train, seed, shift
         self._images, self._labels = images.images.to(device), images.labels.to(device)
         self._mean = 255 * torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self._scale = 1 / (255 * torch.tensor(std, device=device).view(1, -1, 1, 1))
@@ -85,7 +85,7 @@ class Loader:
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             images = self._images[chosen]
             if self.train:
-                images = shift_and_flip(images, self._generator(number, 1 + batch))
+                images = shift_and_flip(images, self.shift, self._generator(number, 1 + batch))
             yield self.normalize(images), self._labels[chosen]
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -98,12 +98,12 @@ class Loader:
         return torch.Generator().manual_seed(((self.seed * 1_000_003 + epoch) * 1_000_003 + stream) % 2**63)
 
 
-def shift_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return each image shifted by up to 4 pixels, black coming in, and every second one or so mirrored."""
+def shift_and_flip(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Return each image shifted by up to ``shift`` pixels, black coming in, and every second one or so mirrored."""
     count, _, height, width = images.shape
-    draws = torch.randint(0, 2 * PAD + 1, (2, count), generator=generator).to(images.device)
+    draws = torch.randint(0, 2 * shift + 1, (2, count), generator=generator).to(images.device)
     flips = torch.randint(0, 2, (count, 1), generator=generator).to(images.device).bool()
-    padded = F.pad(images, [PAD] * 4)
+    padded = F.pad(images, [shift] * 4)
     rows = draws[0, :, None] + torch.arange(height, device=images.device)
     columns = draws[1, :, None] + torch.arange(width, device=images.device)
     columns = torch.where(flips, columns.flip(1), columns)

@@ -123,7 +123,7 @@ class _Training:
         self.device = next(model.parameters()).device
         self.folder = None if folder is None else Path(folder)
         normal = (recipe.batch_size, data.mean, data.std)
-        self.loader = Loader(data.train, *normal, train=True, seed=recipe.seed, device=self.device)
+        self.loader = Loader(data.train, *normal, train=True, seed=recipe.seed, shift=data.shift, device=self.device)
         self.test_loader = Loader(data.test, *normal, device=self.device)
         check_fit(model, self.loader, data)
         model.to(memory_format=torch.channels_last)

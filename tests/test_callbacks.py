@@ -1,0 +1,102 @@
+"""Callbacks of Lightning and Hugging Face measure what a monitor measures; skipped where those are not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import topognn
+
+NAMES = ["sink_nodes", "effective_density"]
+
+
+def is_installed(*names: str) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in names)
+
+
+def make_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+def expected(net: nn.Module, masks: dict[str, Tensor]) -> dict[str, float]:
+    return topognn.topometrics(topognn.encode(net, (1, 4, 4), masks), NAMES).to_dict()
+
+
+@pytest.mark.skipif(not is_installed("lightning"), reason="lightning is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_lightning(tmp_path: Path) -> None:
+    import lightning.pytorch as pl
+    from lightning.pytorch.loggers import CSVLogger
+
+    from topognn.monitoring.lightning import TopometricsCallback
+
+    class Model(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = make_net()
+
+        def training_step(self, batch: Any, number: int) -> Tensor:
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    model = Model()
+    masks = topognn.prune(model.net, "uniform", 0.5)
+    topognn.apply_masks(model.net, masks)
+    callback = TopometricsCallback("net", (1, 4, 4), NAMES, every=2)
+    data = torch.utils.data.TensorDataset(torch.randn(48, 1, 4, 4), torch.arange(48) % 3)
+    logger = CSVLogger(tmp_path)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", callbacks=[callback], logger=logger, accumulate_grad_batches=2, **quiet
+    )
+    trainer.fit(model, torch.utils.data.DataLoader(data, 6))
+    assert callback.monitor is not None and callback.monitor.history.steps == [2, 4]
+    assert callback.monitor.history[0].to_dict() == expected(model.net, masks)
+    assert "topo/effective_density" in (Path(logger.log_dir) / "metrics.csv").read_text()
+
+
+@pytest.mark.skipif(not is_installed("transformers", "accelerate"), reason="transformers[torch] is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_hugging_face(tmp_path: Path) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    from topognn.monitoring.hugging_face import TopometricsCallback
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = make_net()
+
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            logits = self.net(x)
+            return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    model = Model()
+    masks = topognn.prune(model.net, "uniform", 0.5)
+    topognn.apply_masks(model.net, masks)
+    callback = TopometricsCallback("net", (1, 4, 4), NAMES, every=2)
+    data = [{"x": torch.randn(1, 4, 4), "labels": torch.tensor(k % 3)} for k in range(24)]
+    arguments = TrainingArguments(
+        *(str(tmp_path),),
+        per_device_train_batch_size=4,
+        num_train_epochs=1,
+        logging_steps=3,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model, arguments, train_dataset=data, callbacks=[callback])
+    trainer.train()
+    assert callback.monitor is not None and callback.monitor.history.steps == [2, 4, 6]
+    assert callback.monitor.history[0].to_dict() == expected(model.net, masks)
+    logged = [entry for entry in trainer.state.log_history if "topo/sink_nodes" in entry]
+    assert [entry["step"] for entry in logged] == [3, 6]

@@ -297,3 +297,16 @@ def test_bad_options() -> None:
         iterative_snip(net, 0.5, batches=batches, schedule="cubic")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="steps=0 trains nothing"):
         prospr(net, 0.5, batches=batches, steps=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pruner", WITH_DATA, ids=lambda pruner: pruner.__name__)
+def test_on_a_gpu_masks_are_those_of_the_cpu(pruner: Callable[..., dict[str, Tensor]]) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    batches = make_batches(4)
+    here = pruner(small_net(), 0.8, batches=batches)
+    there = pruner(small_net().cuda(), 0.8, batches=batches)
+    assert all(mask.is_cuda for mask in there.values())
+    agree = sum(int((here[name] == there[name].cpu()).sum()) for name in here)
+    assert agree >= 0.98 * sum(mask.numel() for mask in here.values())  # rounding may exchange neighbours in rank

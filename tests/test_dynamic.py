@@ -346,3 +346,23 @@ def test_bad_numbers() -> None:
     _, _, scheduler = make("set")
     with pytest.raises(MaskError, match=r"this state keeps 40 weights and the scheduler 80"):
         scheduler.load_state_dict(make("set", sparsity=0.9)[2].state_dict())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_on_a_gpu_counts_stay_and_growth_follows_the_seed(name: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    net = small_net().cuda()
+    optimizer = make_optimizer(net)
+    scheduler = DYNAMIC[name](net, optimizer, 0.8, total_steps=20, every=2)
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        x, y = torch.randn(16, 1, 4, 4, generator=generator), torch.randint(5, (16,), generator=generator)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x.cuda()), y.cuda()).backward()
+        optimizer.step()
+        scheduler.step()
+        assert sum(counts(scheduler)) == 80
+        assert all((net.get_parameter(key)[~mask] == 0).all() for key, mask in scheduler.masks.items())
+    assert all(mask.is_cuda for mask in scheduler.masks.values())

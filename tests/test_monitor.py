@@ -15,6 +15,7 @@ from torch.nn.utils import prune as torch_prune
 
 import topognn
 from tests.architectures import NAMED
+from tests.test_fake_cuda import CUDA, fake_graph, is_on_cuda
 from topognn.encoding import again
 from topognn.encoding.again import encode_again, start_series
 from topognn.errors import TrainingError, UnknownNameError
@@ -24,6 +25,7 @@ from topognn.monitoring.monitor import CHEAP, TopometricsMonitor
 from topognn.pruning.dynamic import RigL
 
 QUICK = [name for name, metric in topognn.METRICS.items() if metric.group != "expansion"]
+SPECTRAL = ["spectral_gap", "spectral_radius", "algebraic_connectivity"]
 MASKS_ALONE = [name for name in QUICK if not topognn.METRICS[name].weighted]
 
 
@@ -62,6 +64,9 @@ def test_graphs_of_a_series_are_those_of_fresh_encodings(name: str) -> None:
         assert graph.num_uses == fresh.num_uses and [k.count for k in graph.kept] == [k.count for k in fresh.kept]
         assert all(torch.equal(a.values, b.values) for a, b in zip(graph.kept, fresh.kept, strict=True))
         same_values(topognn.topometrics(graph, QUICK), topognn.topometrics(fresh, QUICK))
+        found, expected = topognn.topometrics(graph, SPECTRAL), topognn.topometrics(fresh, SPECTRAL)
+        for metric in SPECTRAL:  # searched from where the last one ended: equal to the tolerance of either
+            assert found[metric] == pytest.approx(expected[metric], rel=1e-5, abs=1e-5, nan_ok=True), metric
 
 
 def test_only_what_a_change_touches_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +113,57 @@ def test_one_sync_if_masks_changed_and_none_otherwise() -> None:
     assert host.count_syncs() == before + 1
     encode_again(graph, {}, layout.weights(), [])
     assert host.count_syncs() == before + 1
+
+
+def test_a_search_begins_near_what_the_last_one_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from topognn.metrics import expansion, spectral
+
+    products: list[int] = []
+
+    def counted(*args: Any, **more: Any) -> Any:
+        found = find_eigenpairs(*args, **more)
+        products.append(found.products)
+        return found
+
+    find_eigenpairs = spectral.find_eigenpairs
+    monkeypatch.setattr(spectral, "find_eigenpairs", counted)
+    monkeypatch.setattr(expansion, "find_eigenpairs", counted)
+    torch.manual_seed(0)
+    net = Net()
+    monitor = TopometricsMonitor(net, SHAPE, ["spectral_gap", "algebraic_connectivity"], every=1)
+    masks = topognn.prune(net, "uniform", 0.3)
+    topognn.apply_masks(net, masks)
+    monitor(1)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1 + 0.001 * torch.randn_like(parameter))
+    masks["conv.weight"][0, 0, 0, 0] ^= True
+    topognn.apply_masks(net, masks)
+    monitor(2)
+    monitor(3)  # nothing has changed at all
+    assert len(products) == 6
+    assert sum(products[2:4]) <= sum(products[:2]) and sum(products[4:]) < sum(products[:2])
+    expected = topognn.topometrics(topognn.encode(net, SHAPE, masks), ["spectral_gap", "algebraic_connectivity"])
+    for name, value in expected.items():
+        assert monitor.history[1][name] == pytest.approx(value, rel=1e-5)
+        assert monitor.history[2][name] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pool before conv", "residual projection"])
+def test_a_series_on_cuda_makes_one_sync_a_change(name: str) -> None:
+    with fake_graph(name) as graph:
+        start_series(graph)
+        assert is_on_cuda(topognn.topometrics(graph, CHEAP).tensor)
+        changed = next(c.weight for c in graph.connections if c.weight is not None)
+        uses = [c for c in graph.connections if c.weight == changed]
+        mask = torch.empty(uses[0].weight_shape, dtype=torch.bool, device=CUDA)
+        weights = {c.weight: torch.empty(c.weight_shape, device=CUDA) for c in graph.connections if c.weight}
+        with host.answering([3] * len(uses) + [-2]):  # kept weights of each use, and how many edges more
+            after = encode_again(graph, {changed: mask}, weights, {changed})
+        assert after.num_uses == graph.num_uses - 2 and is_on_cuda(after.in_degrees, after.out_degrees)
+        assert is_on_cuda(topognn.topometrics(after, CHEAP).tensor)
+        again_after = encode_again(after, {}, weights, set())
+        assert is_on_cuda(topognn.topometrics(again_after, ["strength"]).tensor)
 
 
 # -- the monitor --------------------------------------------------------------------------------------------

@@ -112,3 +112,12 @@ def test_weights_that_are_nan_are_named() -> None:
         net[0].weight[1, 1] = torch.nan
     with pytest.raises(SparsityError, match=r"scores of '0.weight' are NaN or infinite"):
         phew(net, 0.5, input_shape=(4,))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_walks_are_those_of_the_cpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    net = mlp(8, 30, 30, 5)
+    here, there = phew(net, 0.8, input_shape=(8,)), phew(mlp(8, 30, 30, 5).cuda(), 0.8, input_shape=(8,))
+    assert all(torch.equal(mask, there[name].cpu()) for name, mask in here.items())

@@ -446,3 +446,15 @@ def test_loggers_hand_numbers_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     log_to_tensorboard(tmp_path)(3, {"loss": 0.5})
     log_to_wandb("study", {"lr": 0.1})(4, {"loss": 0.25})
     assert seen == [str(tmp_path), ("loss", 0.5, 3), "flush", ("study", {"lr": 0.1}), (4, {"loss": 0.25})]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_learns_with_the_monitor_watching() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    net = make_net().cuda()
+    monitor = topognn.TopometricsMonitor(net, (3, 32, 32), ["sink_nodes", "log10_paths", "strength"], every=10)
+    rows = train(net, get_data("synthetic"), Recipe(epochs=4), grow=grow_rigl, monitor=monitor)
+    assert rows[-1]["test_accuracy"] > 0.3 and monitor.history[-1].tensor.is_cuda
+    fresh = topognn.topometrics(topognn.encode(net, (3, 32, 32)), ["sink_nodes"])
+    assert abs(monitor.measure(99)["sink_nodes"] - fresh["sink_nodes"]) <= fresh["nodes"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from topognn.kernels.sweep_cut import weigh_crossing
 from topognn.lanczos import Eigenpairs, draw_start, find_eigenpairs
 from topognn.metrics.components import connected_components
-from topognn.metrics.spectral import TOLERANCE, solve
+from topognn.metrics.spectral import TOLERANCE, begin, remember, solve
 from topognn.operators.matrix import get_weighted_degrees
 from topognn.operators.sides import Gram, Products, find_sides
 from topognn.plain_graph import Graph, get_simple_rows
@@ -99,24 +99,26 @@ def find_expansion(graph: Graph, *, weighted: bool = True) -> Expansion:
     inside = degrees > 0
     scale = torch.where(inside, degrees, math.inf).rsqrt()
     known = (degrees / degrees.sum().clamp(min=torch.finfo(torch.float64).tiny)).sqrt()
-    sides = find_sides(graph)
+    sides, name = find_sides(graph), f"fiedler vector, weighted {weighted}"
 
     def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
         narrow, diagonal = scale.to(dtype), inside.to(dtype)
-        start = draw_start(1, graph.num_nodes, 0, graph.device, dtype) * diagonal
+        start = begin(graph, name, draw_start(1, graph.num_nodes, 0, graph.device, dtype)) * diagonal
 
         def apply(x: Tensor) -> Tensor:  # 2 - Laplacian: what is wanted is its largest, and nothing is negative
             return diagonal * x + narrow * products.adjacency(narrow * x)
 
-        return find_eigenpairs(apply, start, 1, tolerance=TOLERANCE, deflate=known.to(dtype)[None])
+        found = find_eigenpairs(apply, start, 1, tolerance=TOLERANCE, deflate=known.to(dtype)[None])
+        return remember(graph, name, found)
 
     def search_one_side(products: Products, dtype: torch.dtype) -> Eigenpairs:
         assert sides is not None
         gram = Gram(graph, sides, products, scale)
         first = gram.collect(known.to(dtype)[None])
         first = first / torch.linalg.vector_norm(first).clamp(min=torch.finfo(dtype).tiny)
-        start = draw_start(1, gram.size, 0, graph.device, dtype) * gram.collect(inside.to(dtype)[None])
-        found = find_eigenpairs(gram, start, 1, tolerance=TOLERANCE, deflate=first)
+        start = begin(graph, name, draw_start(1, gram.size, 0, graph.device, dtype))
+        start = start * gram.collect(inside.to(dtype)[None])
+        found = remember(graph, name, find_eigenpairs(gram, start, 1, tolerance=TOLERANCE, deflate=first))
         values = found.values.clamp(min=0).sqrt()
         across = gram.cross(found.vectors) / values.to(dtype).clamp(min=torch.finfo(dtype).tiny)
         return found._replace(values=1 + values, vectors=gram.spread(found.vectors) + across)

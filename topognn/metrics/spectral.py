@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from topognn.errors import ConvergenceError
+from topognn.graph import MultipartiteGraph
 from topognn.lanczos import Eigenpairs, draw_start, find_eigenpairs
 from topognn.operators.matrix import Route, RowProducts, get_weighted_degrees, pick_products
 from topognn.operators.sides import Gram, Products, find_sides
 from topognn.plain_graph import Graph
 
 TOLERANCE = 1e-6
+_NEW = 0.01  # share of new directions where a search begins near what the last one found
 
 Solve = Callable[[Products, torch.dtype], Eigenpairs]
 
@@ -45,12 +47,13 @@ def find_adjacency_eigenvalues(
     >>> find_adjacency_eigenvalues(from_networkx(networkx.complete_graph(4))).round(decimals=6)
     tensor([ 3., -1., -1.], dtype=torch.float64)
     """
-    sides = find_sides(graph)
+    sides, name = find_sides(graph), f"eigenvectors, weighted {weighted}"
     if sides is None:
 
         def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
-            start = draw_start(count, graph.num_nodes, 0, graph.device, dtype)
-            return find_eigenpairs(products.adjacency, start, count, "magnitude", tolerance=tolerance)
+            start = begin(graph, name, draw_start(count, graph.num_nodes, 0, graph.device, dtype))
+            found = find_eigenpairs(products.adjacency, start, count, "magnitude", tolerance=tolerance)
+            return remember(graph, name, found)
 
         return solve(graph, weighted, search, route).values
 
@@ -58,10 +61,31 @@ def find_adjacency_eigenvalues(
 
     def search_one_side(products: Products, dtype: torch.dtype) -> Eigenpairs:
         gram = Gram(graph, sides, products)
-        return find_eigenpairs(gram, draw_start(pairs, gram.size, 0, graph.device, dtype), pairs, tolerance=tolerance)
+        start = begin(graph, name, draw_start(pairs, gram.size, 0, graph.device, dtype))
+        return remember(graph, name, find_eigenpairs(gram, start, pairs, tolerance=tolerance))
 
     singular = solve(graph, weighted, search_one_side, route).values.clamp(min=0).sqrt()
     return torch.stack([singular, -singular], 1).flatten()[:count]
+
+
+def begin(graph: Graph, name: str, start: Tensor) -> Tensor:
+    """Return where a search begins: in a series of graphs, near what it found last, with a little of ``start``."""
+    if not isinstance(graph, MultipartiteGraph) or graph.remembered is None:
+        return start
+    known = graph.remembered.get(name)
+    if known is None and graph.earlier is not None:
+        known = graph.earlier.remembered.get(name)
+    if known is None or known.shape != start.shape:
+        return start
+    # What the last vectors lack must have a chance: the foremost one may be another by now.
+    return known.to(start.dtype) + _NEW * start / torch.linalg.vector_norm(start, dim=1, keepdim=True)
+
+
+def remember(graph: Graph, name: str, found: Eigenpairs) -> Eigenpairs:
+    """Keep eigenvectors for the next graph of a series to begin from; return ``found``."""
+    if isinstance(graph, MultipartiteGraph) and graph.remembered is not None:
+        graph.remembered[name] = found.vectors
+    return found
 
 
 def solve(graph: Graph, weighted: bool, search: Solve, route: Route | None = None) -> Eigenpairs:

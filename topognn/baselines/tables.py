@@ -18,6 +18,7 @@ class LayerTable(Mapping[str, Row]):
     Attributes:
         kind: The bipartite encoding that the numbers are of.
         columns: Names of the numbers.
+        published_names: Column of the released tables -> the column here that it is.
         index: What the column of layers is called in files and frames.
     """
 
@@ -34,7 +35,7 @@ class LayerTable(Mapping[str, Row]):
         self.columns = tuple(columns)
         self.index = index
         self._rows = dict(rows)
-        self._published = {theirs: ours for theirs, ours in (published or {}).items() if ours in columns}
+        self.published_names = {theirs: ours for theirs, ours in (published or {}).items() if ours in columns}
 
     def __getitem__(self, layer: str) -> Row:
         """Return a layer's numbers by name."""
@@ -49,8 +50,10 @@ class LayerTable(Mapping[str, Row]):
     @property
     def published(self) -> LayerTable:
         """The same numbers under the released tables' names, to be joined by ``layer_name``."""
-        rows = {layer: {theirs: row[ours] for theirs, ours in self._published.items()} for layer, row in self.items()}
-        return LayerTable(self.kind, rows, list(self._published), index="layer_name")
+        rows = {
+            layer: {theirs: row[ours] for theirs, ours in self.published_names.items()} for layer, row in self.items()
+        }
+        return LayerTable(self.kind, rows, list(self.published_names), index="layer_name")
 
     @property
     def means(self) -> dict[str, float | None]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,9 @@ from rich.text import Text
 
 from topognn.cli.outcome import Outcome
 from topognn.report import LayerRow, TroubleRow
+
+if TYPE_CHECKING:
+    from topognn.baselines.summary import Baseline
 
 WIDTH = 120  # of tables that do not go to a terminal
 
@@ -37,6 +40,8 @@ def show_report(outcome: Outcome) -> None:
     console.print(Text(format_header(outcome)))
     console.print()
     _print(console, metric_table(outcome))
+    if outcome.baselines is not None:
+        _print(console, baseline_table(outcome.baselines, outcome.topometrics))
     if outcome.layers is not None:
         _print(console, layer_table(outcome.layers))
     if outcome.trouble is not None:
@@ -59,13 +64,13 @@ def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
     return table
 
 
-def format_number(value: float) -> str:
+def format_number(value: float | None) -> str:
     """Return a number for a table: whole ones with all their digits, others with six.
 
     >>> format_number(2335010), format_number(0.1), format_number(13.193442), format_number(math.nan)
     ('2,335,010', '0.1', '13.1934', 'undefined')
     """
-    if isinstance(value, float) and math.isnan(value):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "undefined"
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
@@ -100,6 +105,24 @@ def metric_table(outcome: Outcome) -> Table:
     for name, group, value, column, normalized in outcome.rows():
         shown = "" if group == last else group
         table.add_row(shown, name, format_number(value), column, format_number(normalized) if column else "")
+        last = group
+    return table
+
+
+def baseline_table(rows: list[Baseline], network: Mapping[str, float]) -> Table:
+    """Return a row a baseline: means over layers in either encoding, beside the same of the network's one graph."""
+    encodings = list(dict.fromkeys(row.encoding for row in rows))
+    found = {(row.name, row.group, row.encoding): row for row in rows}
+    right = ("network", *(title for encoding in encodings for title in (encoding, "undefined in")))
+    table = new_table("group", "mean of layers", *right, right=right)
+    last = ""
+    for name, group in dict.fromkeys((row.name, row.group) for row in rows):
+        cells = []
+        for encoding in encodings:
+            row = found[name, group, encoding]
+            cells += [format_number(row.mean), str(row.undefined or "")]
+        whole = format_number(network[name]) if group == "topometrics" and name in network else ""
+        table.add_row("" if group == last else group, name, whole, *cells)
         last = group
     return table
 

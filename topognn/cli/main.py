@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from topognn.cli import datasets, studying, sweeping, training
-from topognn.cli.sources import FORMS, ArgumentError
+from topognn.cli import datasets, layering, studying, sweeping, training
+from topognn.cli.sources import FORMS
+from topognn.cli.writing import check_files, quiet_warnings, write_files
 from topognn.errors import TopognnError
 from topognn.version import __version__
 
@@ -66,20 +65,6 @@ def _explain(error: Exception) -> tuple[str, int]:
     return f"{type(error).__name__}: {error}{hint}", 1
 
 
-@contextmanager
-def _quiet(debug: bool) -> Iterator[None]:
-    """Print our warnings as one line each on stderr, and nothing that the libraries beneath warn of."""
-
-    def show(message: Warning | str, *place: Any, **more: Any) -> None:
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("default" if debug else "ignore")
-        warnings.filterwarnings("always", category=UserWarning, module=r"topognn\.")
-        warnings.showwarning = show
-        yield
-
-
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -118,34 +103,22 @@ def report(
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write topometrics as CSV; - likewise.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Measure each layer too.")] = False,
     where: Annotated[bool, typer.Option("--where", help="Show where sinks, sources, cuts and islands sit.")] = False,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Add means of metrics of single layers.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Compute the topometrics of a pruned model: raw, and normalised as published."""
     from topognn.cli.display import make_status, show_report
     from topognn.cli.measuring import measure
-    from topognn.cli.outcome import Outcome, Request
-    from topognn.files import check_writable, write_text
+    from topognn.cli.outcome import Request
 
-    texts: list[tuple[str | None, Callable[[Outcome], str]]] = [
-        (json, Outcome.to_json),
-        (csv, Outcome.to_csv),
-    ]
-    if json == csv == "-":
-        raise ArgumentError("--json - and --csv - cannot both have stdout: give one of them a file.")
-    for path, _ in texts:
-        if path is not None and path != "-":
-            check_writable(path)
+    check_files(json, csv)
     request = Request(
-        model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, device, layers, where
+        *(model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, device),
+        *(layers, where, baselines),
     )
-    with _quiet(debug):
+    with quiet_warnings(debug):
         outcome = measure(request, make_status())
-    for path, to_text in texts:
-        if path == "-":
-            sys.stdout.write(to_text(outcome))
-        elif path is not None:
-            write_text(path, to_text(outcome))
-    if "-" not in (json, csv):
+    if not write_files(outcome, json, csv):
         show_report(outcome)
 
 
@@ -173,6 +146,7 @@ def info() -> None:
     show_installation()
 
 
+app.command()(layering.layers)
 app.command()(training.train)
 app.add_typer(datasets.app, name="data")
 app.command()(studying.study)

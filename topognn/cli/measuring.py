@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -38,10 +38,11 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
     import torch
 
     import topognn
-    from topognn.cli.weights import load_weights
     from topognn.kernels.host import read
+    from topognn.report import METRICS
 
-    names = _check(request)
+    check_origin(request)
+    names = pick_metrics(request.metrics, METRICS)
     device = pick_device(request.device)
     seconds: dict[str, float] = {}
 
@@ -55,17 +56,12 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with phase("build"):
-        source = find_source(request.model, request.input, request.classes)
-        torch.manual_seed(request.seed)
-        model = source.build()
-        if request.checkpoint is not None:
-            load_weights(model, request.checkpoint)
-        model.to(device)
+        model, input_shape = build_model(request, device)
     with phase("trace"):
         shortcuts = cast(Literal["parametric", "all"], request.shortcuts)
-        layout = topognn.trace(model, source.input_shape, shortcuts=shortcuts)
+        layout = topognn.trace(model, input_shape, shortcuts=shortcuts)
     with phase("prune"):
-        masks = _make_masks(model, request, source.input_shape)
+        masks = make_masks(model, request, input_shape)
     with phase("encode"):
         graph = topognn.encode(layout, masks=masks, device=device)
     with phase("metrics"):
@@ -73,26 +69,32 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
         values.to_dict()  # waits for the device, so that the time is that of the work
         layers = topognn.layer_table(graph) if request.layers else None
         trouble = topognn.trouble_table(graph) if request.where else None
+    baselines = None
+    if request.baselines:
+        from topognn.baselines.summary import summarise_baselines
+
+        with phase("baselines"):
+            baselines = summarise_baselines(model, masks)
     kept = read(torch.stack([mask.sum() for mask in masks.values()])) if masks else []
     return Outcome(
         request=request,
-        input_shape=source.input_shape,
-        origin=_origin(request),
+        input_shape=input_shape,
+        origin=describe_origin(request),
         kept=int(sum(kept)),
         weights=sum(mask.numel() for mask in masks.values()),
         device=str(graph.device),
         topometrics=values,
         layers=layers,
         trouble=trouble,
+        baselines=baselines,
         seconds=seconds,
         peak_bytes=_peak_bytes(device),
     )
 
 
-def _check(request: Request) -> list[str] | None:
-    """Refuse, before anything slow, what can be told to be wrong; return the names of the metrics."""
+def check_origin(request: Request) -> None:
+    """Refuse, before anything slow, what can be told to be wrong of where masks come from."""
     from topognn.pruning import PRUNERS, needs_data
-    from topognn.report import METRICS
 
     if request.pruner is not None and request.pruner not in PRUNERS:
         raise unknown_name("pruner", request.pruner, PRUNERS)
@@ -105,16 +107,42 @@ def _check(request: Request) -> list[str] | None:
         raise ArgumentError(
             f"{request.pruner} needs data, which a report has not: use `topognn train` or topognn.prune()."
         )
-    if request.metrics is None:
+
+
+def pick_metrics(text: str | None, known: Collection[str]) -> list[str] | None:
+    """Return the names that ``--metrics`` lists, None for all.
+
+    Raises:
+        UnknownNameError: One is not known.
+
+    >>> pick_metrics("one_hop, two_hop", ["one_hop", "two_hop", "strength"])
+    ['one_hop', 'two_hop']
+    """
+    if text is None:
         return None
-    names = list(dict.fromkeys(name.strip() for name in request.metrics.split(",")))
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        if name not in METRICS:
-            raise unknown_name("metric", name, METRICS)
+        if name not in known:
+            raise unknown_name("metric", name, known)
     return names
 
 
-def _make_masks(model: nn.Module, request: Request, shape: tuple[int, ...]) -> dict[str, Tensor]:
+def build_model(request: Request, device: torch.device) -> tuple[nn.Module, tuple[int, ...]]:
+    """Return the model of a request, its weights drawn or loaded, on a device; and the shape of one input."""
+    import torch
+
+    from topognn.cli.weights import load_weights
+
+    source = find_source(request.model, request.input, request.classes)
+    torch.manual_seed(request.seed)
+    model = source.build()
+    if request.checkpoint is not None:
+        load_weights(model, request.checkpoint)
+    return model.to(device), source.input_shape
+
+
+def make_masks(model: nn.Module, request: Request, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """Return the masks of a request: pruned now, of a file, or of the zeros in the weights."""
     from topognn.masks import get_masks
     from topognn.pruning import prune
 
@@ -127,7 +155,8 @@ def _make_masks(model: nn.Module, request: Request, shape: tuple[int, ...]) -> d
         return get_masks(model)
 
 
-def _origin(request: Request) -> str:
+def describe_origin(request: Request) -> str:
+    """Return where weights and masks are from, in words."""
     weights = f"weights of {request.checkpoint}" if request.checkpoint else f"random weights (seed {request.seed})"
     if request.pruner is not None:
         return f"{weights}, {request.pruner} at sparsity {request.sparsity:g}"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from topognn.baselines.summary import Baseline
     from topognn.report import LayerRow, Topometrics, TroubleRow
 
 
@@ -31,6 +32,7 @@ class Request:
     device: str | None = None
     layers: bool = False
     where: bool = False
+    baselines: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Outcome:
         kept, weights: Number of kept and of all prunable weights.
         layers: The table of layers, if that was asked for.
         trouble: Where the trouble sits, if that was asked for.
+        baselines: Means of the layers' own metrics, if they were asked for.
         seconds: Wall time of each phase.
         peak_bytes: Most memory held: by torch on a GPU, by the process on the CPU.
     """
@@ -55,6 +58,7 @@ class Outcome:
     topometrics: Topometrics
     layers: list[LayerRow] | None
     trouble: list[TroubleRow] | None
+    baselines: list[Baseline] | None
     seconds: dict[str, float]
     peak_bytes: int
 
@@ -87,22 +91,25 @@ class Outcome:
             **values,
             "layers": _to_dicts(self.layers),
             "where": _to_dicts(self.trouble),
+            "baselines": _to_dicts(self.baselines),
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
         }
         return json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
-        """Return a row a metric, and first the numbers of nodes and edges, which have no published column."""
+        """Return a row a metric, first the numbers of nodes and edges, last the baselines, ``ENCODING:NAME``."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(("metric", "group", "value", "column", "normalized"))
         writer.writerows((name, "size", self.topometrics[name], "", "") for name in ("nodes", "edges"))
         writer.writerows(_without_nan(list(row)) for row in self.rows())
+        for row in self.baselines or ():
+            writer.writerow((f"{row.encoding}:{row.name}", row.group, row.mean, row.column, ""))
         return out.getvalue()
 
 
-def _to_dicts(rows: Sequence[LayerRow | TroubleRow] | None) -> list[dict[str, Any]] | None:
+def _to_dicts(rows: Sequence[LayerRow | TroubleRow | Baseline] | None) -> list[dict[str, Any]] | None:
     return None if rows is None else [row._asdict() for row in rows]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import topognn
+from topognn.monitoring.callbacks import hugging_face_callback, lightning_callback
 
 NAMES = ["sink_nodes", "effective_density"]
 
@@ -34,8 +36,6 @@ def test_lightning(tmp_path: Path) -> None:
     import lightning.pytorch as pl
     from lightning.pytorch.loggers import CSVLogger
 
-    from topognn.monitoring.lightning import TopometricsCallback
-
     class Model(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
@@ -50,7 +50,7 @@ def test_lightning(tmp_path: Path) -> None:
     model = Model()
     masks = topognn.prune(model.net, "uniform", 0.5)
     topognn.apply_masks(model.net, masks)
-    callback = TopometricsCallback("net", (1, 4, 4), NAMES, every=2)
+    callback = lightning_callback("net", (1, 4, 4), NAMES, every=2)
     data = torch.utils.data.TensorDataset(torch.randn(48, 1, 4, 4), torch.arange(48) % 3)
     logger = CSVLogger(tmp_path)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
@@ -58,7 +58,7 @@ def test_lightning(tmp_path: Path) -> None:
         max_epochs=1, accelerator="cpu", callbacks=[callback], logger=logger, accumulate_grad_batches=2, **quiet
     )
     trainer.fit(model, torch.utils.data.DataLoader(data, 6))
-    assert callback.monitor is not None and callback.monitor.history.steps == [2, 4]
+    assert callback.monitor.history.steps == [2, 4]
     assert callback.monitor.history[0].to_dict() == expected(model.net, masks)
     assert "topo/effective_density" in (Path(logger.log_dir) / "metrics.csv").read_text()
 
@@ -67,8 +67,6 @@ def test_lightning(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_hugging_face(tmp_path: Path) -> None:
     from transformers import Trainer, TrainingArguments
-
-    from topognn.monitoring.hugging_face import TopometricsCallback
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -82,7 +80,7 @@ def test_hugging_face(tmp_path: Path) -> None:
     model = Model()
     masks = topognn.prune(model.net, "uniform", 0.5)
     topognn.apply_masks(model.net, masks)
-    callback = TopometricsCallback("net", (1, 4, 4), NAMES, every=2)
+    callback = hugging_face_callback("net", (1, 4, 4), NAMES, every=2)
     data = [{"x": torch.randn(1, 4, 4), "labels": torch.tensor(k % 3)} for k in range(24)]
     arguments = TrainingArguments(
         *(str(tmp_path),),
@@ -96,7 +94,16 @@ def test_hugging_face(tmp_path: Path) -> None:
     )
     trainer = Trainer(model, arguments, train_dataset=data, callbacks=[callback])
     trainer.train()
-    assert callback.monitor is not None and callback.monitor.history.steps == [2, 4, 6]
+    assert callback.monitor.history.steps == [2, 4, 6]
     assert callback.monitor.history[0].to_dict() == expected(model.net, masks)
     logged = [entry for entry in trainer.state.log_history if "topo/sink_nodes" in entry]
     assert [entry["step"] for entry in logged] == [3, 6]
+
+
+def test_trainers_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning.pytorch.callbacks", None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"pip install 'topognn\[lightning\]'"):
+        lightning_callback("net", (1, 4, 4))
+    with pytest.raises(ImportError, match=r"pip install 'topognn\[hugging-face\]'"):
+        hugging_face_callback("net", (1, 4, 4))

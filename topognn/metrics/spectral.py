@@ -72,13 +72,14 @@ def begin(graph: Graph, name: str, start: Tensor) -> Tensor:
     """Return where a search begins: in a series of graphs, near what it found last, with a little of ``start``."""
     if not isinstance(graph, MultipartiteGraph) or graph.remembered is None:
         return start
-    known = graph.remembered.get(name)
+    known: Tensor | None = graph.remembered.get(name)
     if known is None and graph.earlier is not None:
         known = graph.earlier.remembered.get(name)
     if known is None or known.shape != start.shape:
         return start
     # What the last vectors lack must have a chance: the foremost one may be another by now.
-    return known.to(start.dtype) + _NEW * start / torch.linalg.vector_norm(start, dim=1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(start, dim=1, keepdim=True)
+    return known.to(start.dtype) + _NEW * start / length
 
 
 def remember(graph: Graph, name: str, found: Eigenpairs) -> Eigenpairs:

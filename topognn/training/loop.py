@@ -209,17 +209,19 @@ class _Training:
         self.rows.append(row)
         self.sums.zero_()
         self._save()
-        if self.folder is not None:
-            write_csv(self.folder / "metrics.csv", self.rows)
-            if self.monitor is not None:
-                columns = self.monitor.history.to_dict()
-                write_csv(
-                    self.folder / "topometrics.csv",
-                    [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)],
-                )
+        self._write_tables()
         for log in self.logs:
             log(self.step, row)
         self.show(Progress(self.step, self.total, loss, row["rate"], row))
+
+    def _write_tables(self) -> None:
+        if self.folder is None:
+            return
+        write_csv(self.folder / "metrics.csv", self.rows)
+        if self.monitor is not None:
+            columns = self.monitor.history.to_dict()
+            rows = zip(*columns.values(), strict=True)
+            write_csv(self.folder / "topometrics.csv", [dict(zip(columns, row, strict=True)) for row in rows])
 
     def _kept(self) -> Mapping[str, Tensor]:
         return self.grow.masks if self.grow is not None else self.masks or {}
@@ -290,3 +292,4 @@ class _Training:
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["cuda_random"] is not None:
             torch.cuda.set_rng_state(state["cuda_random"], self.device)
+        self._write_tables()  # it may have been killed after a checkpoint, before these

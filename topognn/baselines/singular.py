@@ -27,18 +27,25 @@ def make_gram(matrices: Tensor) -> Tensor:
     up in float64: whole numbers stay exact, others have relative errors of 1e-7 of the largest entry.
     """
     rows, columns = matrices.shape[1:]
-    long = 2 if rows <= columns else 1
-    side, count = min(rows, columns), max(rows, columns)
+    wide = matrices if rows <= columns else matrices.mT
+    batch, side, count = wide.shape
     exact = side * side * count <= _EXACT_UP_TO
-    dtype = torch.float64 if exact else torch.float32
-    total = torch.zeros(matrices.shape[0], side, side, dtype=torch.float64, device=matrices.device)
-    for piece in matrices.split(max(1, _AT_ONCE // max(1, matrices.shape[0] * side)), long):
-        part = piece.to(dtype)
+    total = torch.zeros(batch, side, side, dtype=torch.float64, device=matrices.device)
+    for piece in wide.split(max(1, _AT_ONCE // max(1, batch * side)), 2):
         if exact:
-            total.baddbmm_(*((part, part.mT) if long == 2 else (part.mT, part)))
+            part = piece.double()
+            total.baddbmm_(part, part.mT)
         else:
-            total += part @ part.mT if long == 2 else part.mT @ part
-    return total
+            _add_upper(total, piece.float())
+    return total if exact else total.triu_() + total.triu(1).mT
+
+
+def _add_upper(total: Tensor, part: Tensor) -> None:
+    """Add the products of all rows of ``part``, in float32, to the upper triangle of ``total``: half of the work."""
+    side = part.shape[1]
+    step = -(-side // 8)
+    for first in range(0, side, step):
+        total[:, first : first + step, first:] += part[:, first : first + step] @ part[:, first:].mT
 
 
 def find_largest_two(grams: Iterable[Tensor]) -> list[Tensor]:

@@ -157,6 +157,13 @@ def test_published_columns_are_those_of_the_released_tables(shared: Path) -> Non
     assert list(topognn.ramanujan(model, "rolled", masks).published.to_frame().columns) == list(PUBLISHED_RAMANUJAN)
 
 
+def test_the_mapping_of_columns_is_documented() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "layers.md").read_text()
+    for theirs, ours in {**PUBLISHED, **PUBLISHED_RAMANUJAN}.items():
+        (row, *_) = [line for line in text.splitlines() if line.startswith("|") and f"`{theirs}`" in line.split("|")[1]]
+        assert f"`{ours}`" in row or (theirs == ours and "| same |" in row), theirs
+
+
 def test_metrics_can_be_chosen() -> None:
     model, masks = small()
     table = topognn.layer_topometrics(model, "rolled", masks, metrics=["wedges", "k_core"])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 import topognn
+from tests.memory import peak_bytes
 from tests.naive_layers import Numbers, naive_scores
 from tests.test_golden import load
 from topognn.baselines import classes, scores, singular
@@ -220,6 +221,32 @@ def test_a_wide_layer_by_lanczos() -> None:
     assert row["spectral_gap"] == pytest.approx(w[1] - w[0], rel=1e-6)
     assert row["delta_r"] == pytest.approx(1 - s[0] / row["bound"], rel=1e-5)
     assert row["delta_s"] == pytest.approx(2 * math.sqrt(s[1] - 1) - s[0], rel=1e-5)
+
+
+def test_memory_of_a_large_layer() -> None:
+    """Some 14 bytes a weight, and what is copied at a time: a layer of 4096 x 14336 stays below 2 GB."""
+    layer, mask = nn.Linear(1500, 3000, bias=False), torch.empty(3000, 1500, dtype=torch.bool).bernoulli_(0.5)
+    most, _ = peak_bytes(lambda: score([(layer, mask)]))
+    assert 4 * mask.numel() < most < 14 * mask.numel() + 2**27
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+def test_a_gpu_gives_the_same() -> None:
+    model = topognn.get_model("resnet20")
+    masks = topognn.prune(model, "erk", 0.9)
+    for kind in ("rolled", "rolled-channel"):
+        want = topognn.ramanujan(model, kind, masks)  # type: ignore[arg-type]
+        topometrics = topognn.layer_topometrics(model, kind, masks)  # type: ignore[arg-type]
+        there = {name: mask.cuda() for name, mask in masks.items()}
+        for table, got in (
+            (want, topognn.ramanujan(model.cuda(), kind, there)),  # type: ignore[arg-type]
+            (topometrics, topognn.layer_topometrics(model, kind, there)),  # type: ignore[arg-type]
+        ):
+            for layer, row in table.items():
+                for name, value in row.items():
+                    assert got[layer][name] == (None if value is None else pytest.approx(value, rel=1e-5, abs=1e-6))
+        model.cpu()
 
 
 def test_a_table_of_layers() -> None:

@@ -23,7 +23,7 @@ _GATHERED = 2**23  # numbers that are gathered at a time
 
 
 class Piece(NamedTuple):
-    """The left nodes of one degree in one group of a layer: ``order[first:first + count]``.
+    """The left nodes of one degree in one group of a layer: ``order[first:first + nodes]``.
 
     Attributes:
         row: Number of the degree among the degrees of the layer.
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
     degree: int
     group: int
     first: int
-    count: int
+    nodes: int
 
 
 class DegreeClasses(NamedTuple):
@@ -109,7 +109,7 @@ def _list_pieces(counts: Sequence[Sequence[int]], left: int) -> list[Piece]:
                 by_degree[degree].append(Piece(0, degree, group, first, count))
             first += count
     # A group's nodes touch `degree` right nodes at least, so that d_r is at most the number of nodes a group.
-    kept = [d for d in sorted(by_degree) if sum(p.count for p in by_degree[d]) >= LEAST * len(by_degree[d])]
+    kept = [d for d in sorted(by_degree) if sum(p.nodes for p in by_degree[d]) >= LEAST * len(by_degree[d])]
     return [piece._replace(row=row) for row, degree in enumerate(kept) for piece in by_degree[degree]]
 
 
@@ -150,7 +150,7 @@ def _plan(rights: Sequence[int], pieces: Sequence[Sequence[Piece]]) -> list[_Sta
     for layer, right in enumerate(rights):
         by_size: dict[int, list[Piece]] = defaultdict(list)
         for piece in pieces[layer]:
-            by_size[_pad(piece.count)].append(piece)
+            by_size[_pad(piece.nodes)].append(piece)
         for padded, alike in by_size.items():
             most = max(1, _GATHERED // (padded * right))
             for start in range(0, len(alike), most):
@@ -168,7 +168,7 @@ def _gather(matrix: Tensor, order: Tensor, stack: _Stack) -> Tensor:
     """Return the rows of each piece, ``(pieces, padded, right nodes)``; padding is zero."""
     device = matrix.device
     firsts = torch.tensor([piece.first for piece in stack.pieces]).to(device)
-    counts = torch.tensor([piece.count for piece in stack.pieces]).to(device)
+    counts = torch.tensor([piece.nodes for piece in stack.pieces]).to(device)
     places = torch.arange(stack.padded, device=device)
     index = order[(firsts[:, None] + places).clamp(max=order.numel() - 1)]
     rows = matrix.index_select(0, index.flatten()).view(*index.shape, -1)
@@ -198,7 +198,7 @@ def _collect(
                 into[rows, columns] = found[number]
     sums: dict[int, list[int]] = defaultdict(lambda: [0, 0])
     for piece in pieces:
-        sums[piece.row] = [piece.degree, sums[piece.row][1] + piece.degree * piece.count]
+        sums[piece.row] = [piece.degree, sums[piece.row][1] + piece.degree * piece.nodes]
     host = torch.tensor([sums[row] for row in range(classes)], dtype=torch.float64).view(-1, 2)
     degrees, edges = host.to(device).unbind(1)
     singular, weighted = (values.flatten(1).topk(2, 1).values if groups > 1 else values[:, 0] for values in two)

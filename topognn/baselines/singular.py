@@ -6,7 +6,7 @@ matrices it holds whole numbers, exactly. Matrices of equal size are solved toge
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ def make_gram(matrices: Tensor) -> Tensor:
     batch, side, count = wide.shape
     exact = side * side * count <= _EXACT_UP_TO
     total = torch.zeros(batch, side, side, dtype=torch.float64, device=matrices.device)
-    for piece in wide.split(max(1, _AT_ONCE // max(1, batch * side)), 2):
+    for piece in torch.split(wide, max(1, _AT_ONCE // max(1, batch * side)), 2):
         if exact:
             part = piece.double()
             total.baddbmm_(part, part.mT)
@@ -64,11 +64,11 @@ def find_largest_two(grams: Iterable[Tensor]) -> list[Tensor]:
     found: list[Tensor] = []
     for stacks in _join(grams):
         values = _solve(torch.cat(stacks) if len(stacks) > 1 else stacks[0])
-        found += values.split([stack.shape[0] for stack in stacks])
+        found += torch.split(values, [stack.shape[0] for stack in stacks])
     return found
 
 
-def _join(grams: Iterable[Tensor]) -> Iterator[Sequence[Tensor]]:
+def _join(grams: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """Yield lists of neighbouring stacks of equal matrices, none with many more than a few million numbers."""
     waiting: list[Tensor] = []
     for stack in grams:
@@ -100,4 +100,5 @@ def _iterate(gram: Tensor) -> Tensor:
     try:
         return find_eigenpairs(lambda x: x @ gram, start, 2).values
     except ConvergenceError:
-        return torch.linalg.eigvalsh(gram)[-2:].flip(0)
+        values: Tensor = torch.linalg.eigvalsh(gram)
+        return values[-2:].flip(0)

@@ -74,7 +74,7 @@ def _by_outputs(connection: Connection, weights: Tensor) -> Sequence[Tensor]:
     """Return the weights as ``(groups, outputs, inner, height, width)``, cut so that none is large."""
     grouped = weights.view(connection.groups, -1, *connection.kernel[1:])
     outputs = grouped.shape[1]
-    return grouped.split(max(1, _AT_ONCE * outputs // max(1, weights.numel())), 1)
+    return torch.split(grouped, max(1, _AT_ONCE * outputs // max(1, weights.numel())), 1)
 
 
 def _spread(taps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -246,12 +246,16 @@ def _cut_out(c: Connection) -> Layout:
         ascends_out=True,
         may_repeat=False,
     )
-    left, right = (c.in_channels, *c.input_positions), (c.kernel[0], *c.positions)
+    left, right = ((c.in_channels, *c.input_positions), (c.kernel[0], *c.positions))
+    return _pair(alone, _shape(left, c), _shape(right, c))
+
+
+def _shape(size: tuple[int, int, int], c: Connection) -> tuple[int, ...]:
+    """Return the tensor's own shape from ``(channels, height, width)``."""
+    channels, height, width = size
     if len(c.weight_shape) == 2:  # a linear layer: a row a token, if there are several
-        left, right = ((size[0],) if size[2] == 1 else (size[2], size[0]) for size in (left, right))
-    elif len(c.weight_shape) == 3:
-        left, right = ((size[0], size[2]) for size in (left, right))
-    return _pair(alone, left, right)
+        return (channels,) if width == 1 else (width, channels)
+    return (channels, width) if len(c.weight_shape) == 3 else (channels, height, width)
 
 
 def _pair(connection: Connection, left: tuple[int, ...], right: tuple[int, ...]) -> Layout:

@@ -80,6 +80,7 @@ def strided(x: Tensor, dim: int, start: int | None = None, stop: int | None = No
 # A parametric or stateful step makes a module out of the shape (batch included) of what it reads first.
 MODULES: dict[str, Callable[..., nn.Module]] = {
     "conv2d": lambda s, out, kernel=1, **options: nn.Conv2d(s[1], out, kernel, **options),
+    "conv3d": lambda s, out, kernel=1, **options: nn.Conv3d(s[1], out, kernel, **options),
     "linear": lambda s, out, bias=True: nn.Linear(s[-1], out, bias),
     "batch_norm": lambda s: (nn.BatchNorm2d if len(s) == 4 else nn.BatchNorm1d)(s[1]),
     "layer_norm": lambda s, dims=1: nn.LayerNorm(s[-dims:]),
@@ -133,7 +134,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "iadd": operator.iadd,
     "mul": operator.mul,
 }
-PARAMETRIC = {"conv2d", "linear"}
+PARAMETRIC = {"conv2d", "conv3d", "linear"}
 POOLS = {"max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "mean", "amax"}
 ADDS = {"add", "sub", "iadd"}
 POINTWISE = (MODULES.keys() | FUNCTIONS.keys()) - PARAMETRIC - POOLS - ADDS - MOVES.keys() - {"mul"}
@@ -205,7 +206,7 @@ class Architecture:
         random = torch.Generator().manual_seed(self.seed + 1)
         masks: dict[str, Tensor] = {}
         for name, module in (self.build() if model is None else model).named_modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
                 density = 0.0 if self.emptied == len(masks) else self.density
                 masks[f"{name}.weight"] = torch.rand(module.weight.shape, generator=random) < density
         return masks
@@ -494,6 +495,11 @@ depthwise separable | 3,5,5 | conv2d 0 out=3 kernel=3 padding=1 groups=3; batch_
     conv2d 3 out=4
 circular padding | 2,4,4 | conv2d 0 out=2 kernel=3 padding=1 padding_mode=circular; conv2d 1 out=2
 reflect padding | 2,3,3 | conv2d 0 out=2 kernel=4 padding=2 padding_mode=reflect; conv2d 1 out=2
+volume | 2,3,4,5 | conv3d 0 out=3 kernel=(2,3,1) stride=(1,2,1) padding=(1,0,2); relu_ 1;
+    conv3d 2 out=4 kernel=(3,1,2) dilation=(1,1,2); flatten 3; linear 4 out=2
+volume, same | 2,3,2,4 | conv3d 0 out=2 kernel=(2,1,3) padding=same; activation 1 kind=relu; conv3d 2 out=2
+volume, grouped, plus identity | 2,2,3,3 | conv3d 0 out=4 groups=2 kernel=(1,2,2); conv3d 1 out=4 groups=4
+    kernel=(2,1,1) padding=(1,0,0); narrow 2 dim=2 start=1 length=2; add 3 1; conv3d 4 out=1 kernel=(2,2,2)
 pool before conv | 2,6,6 | conv2d 0 out=2 kernel=3; max_pool 1 kernel=2; conv2d 2 out=3 kernel=3 padding=1
 overlapping pool before conv | 2,6,6 | conv2d 0 out=2; max_pool 1 kernel=3 stride=2 padding=1;
     conv2d 2 out=2 kernel=2

@@ -62,7 +62,9 @@ def is_on_cuda(*tensors: torch.Tensor) -> bool:
     return all(isinstance(t, FakeTensor) and t.device == CUDA for t in tensors)
 
 
-@pytest.mark.parametrize("name", ["pool before conv", "residual projection", "grouped", "tokens", "dense concat"])
+@pytest.mark.parametrize(
+    "name", ["pool before conv", "residual projection", "grouped", "tokens", "dense concat", "volume"]
+)
 def test_rows_and_metrics_on_cuda(name: str) -> None:
     with fake_graph(name) as graph:
         assert not graph.has_parallel_edges
@@ -79,7 +81,7 @@ def test_rows_and_metrics_on_cuda(name: str) -> None:
 
 
 @pytest.mark.parametrize("route", ["rows", "connections"])
-@pytest.mark.parametrize("name", ["pool before conv", "residual projection"])
+@pytest.mark.parametrize("name", ["pool before conv", "residual projection", "volume"])
 def test_operators_on_cuda(name: str, route: str) -> None:
     with fake_graph(name) as graph:
         for kind in KINDS:

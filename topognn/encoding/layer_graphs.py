@@ -60,7 +60,8 @@ def bipartite(
     A linear layer has its inputs on the left and its outputs on the right in every kind; in ``"unrolled"`` once a
     token. Left nodes are those of partition 0, and all channels of all groups, which only have no edges to each
     other; input channel and place in the kernel count as in the weight. Zero padding makes no nodes; elements that
-    another kind of padding adds count as elements of the input.
+    another kind of padding adds count as elements of the input. Depth and height of a volume are one axis of an unrolled
+    partition's shape.
 
     Args:
         model: A model, or a layout that :func:`topognn.trace` made of it (then nothing is traced).
@@ -251,7 +252,7 @@ def _cut_out(c: Connection) -> Layout:
 
 
 def _shape(size: tuple[int, int, int], c: Connection) -> tuple[int, ...]:
-    """Return the tensor's own shape from ``(channels, height, width)``."""
+    """Return the tensor's own shape from ``(channels, height, width)``; of volumes, depth and height are one axis."""
     channels, height, width = size
     if len(c.weight_shape) == 2:  # a linear layer: a row a token, if there are several
         return (channels,) if width == 1 else (width, channels)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from topognn.kernels.products import add_holders
+from topognn.operators.volumes import convolve_volume, convolve_volume_back, count_volume_uses, is_volume
 from topognn.tracing.layout import Connection, Layout
 
 
@@ -85,6 +86,8 @@ def convolve(connection: Connection, weight: Tensor, elements: Tensor) -> Tensor
         return elements
     if _is_linear(c):
         return (elements.view(batch, -1, c.in_channels) @ weight.view(c.kernel[0], -1).T).reshape(batch, -1)
+    if is_volume(c):
+        return convolve_volume(c, weight, elements)
     image = _window(c, elements)
     return F.conv2d(image, weight, stride=c.stride, dilation=c.dilation, groups=c.groups).view(batch, -1)
 
@@ -96,6 +99,8 @@ def convolve_back(connection: Connection, weight: Tensor, targets: Tensor) -> Te
         return targets
     if _is_linear(c):
         return (targets.view(batch, -1, c.kernel[0]) @ weight.view(c.kernel[0], -1)).reshape(batch, -1)
+    if is_volume(c):
+        return convolve_volume_back(c, weight, targets)
     image = F.conv_transpose2d(
         targets.view(batch, c.kernel[0], *c.positions), weight, stride=c.stride, dilation=c.dilation, groups=c.groups
     )
@@ -110,6 +115,8 @@ def count_uses(connection: Connection, elements: Tensor, targets: Tensor) -> Ten
     c = connection
     if _is_linear(c) or c.weight is None:
         return (targets.view(-1, c.kernel[0]).T @ elements.view(-1, c.in_channels)).view(c.kernel)
+    if is_volume(c):
+        return count_volume_uses(c, elements, targets)
     grad = targets.view(1, c.kernel[0], *c.positions).contiguous()
     geometry = (c.stride, 0, c.dilation, c.groups)
     found: Tensor = conv2d_weight(_window(c, elements), c.kernel, grad, *geometry)  # type: ignore[no-untyped-call]

@@ -67,7 +67,8 @@ def assemble(walk: Propagation, weights: Weights) -> Layout:
 def _layer(
     use: LayerUse, ids: Tensor, nodes: Tensor, target: int, partition: Partition, sources: tuple[int, ...]
 ) -> Connection:
-    groups = use.groups
+    groups, rows = use.groups, None
+    stride, padding, dilation = use.stride, use.padding, use.dilation
     out, in_group = use.weight_shape[0], use.weight_shape[1]
     if use.is_linear:
         positions = input_positions = (1, math.prod(use.output_shape) // out)
@@ -76,6 +77,15 @@ def _layer(
         positions = _last_two(use.output_shape[1:])
         input_positions = _last_two(ids.shape[3 if ids.dim() - 1 == len(use.weight_shape) else 2 :])
         kernel = (out, in_group, *_last_two(use.weight_shape[2:]))
+    if use.depth is not None:  # depth and height become one axis of rows, which follows a table and no stride
+        depths = (ids.shape[-3], use.output_shape[1], use.weight_shape[2])
+        heights = (input_positions[0], positions[0], kernel[2])
+        deep = window_table(*depths, *use.depth)
+        high = window_table(*heights, stride[0], padding[0], dilation[0])
+        rows = _merge(deep, high, heights[0])
+        stride, padding, dilation = (0, stride[1]), (0, padding[1]), (1, dilation[1])
+        input_positions, positions = (depths[0] * heights[0], input_positions[1]), (rows.shape[0], positions[1])
+        kernel = (out, in_group, rows.shape[1], kernel[3])
     return _connection(
         layer=use.layer,
         weight=use.weight,
@@ -85,9 +95,10 @@ def _layer(
         positions=positions,
         input_positions=input_positions,
         channels_last=use.is_linear,
-        stride=use.stride,
-        padding=use.padding,
-        dilation=use.dilation,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        rows=rows,
         ids=ids.flatten(1),
         target=target,
         target_first=partition.offset,
@@ -111,6 +122,7 @@ def _shortcut(use: Shortcut, ids: Tensor, target: int, partition: Partition, sou
         stride=one,
         padding=(0, 0),
         dilation=one,
+        rows=None,
         ids=ids,
         target=target,
         target_first=partition.offset,
@@ -132,6 +144,7 @@ def _connection(
     stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
+    rows: Tensor | None,
     ids: Tensor,
     target: int,
     target_first: int,
@@ -142,7 +155,7 @@ def _connection(
     channels = kernel[1] * groups
     step = channels if channels_last else 1
     target_step = kernel[0] if channels_last else 1
-    y = [window_table(h, oh, kernel[2], stride[0], padding[0], dilation[0])]
+    y = [window_table(h, oh, kernel[2], stride[0], padding[0], dilation[0]) if rows is None else rows]
     x = [window_table(w, ow, kernel[3], stride[1], padding[1], dilation[1])]
     y.append(_inverse(y[0], h))
     x.append(_inverse(x[0], w))
@@ -196,6 +209,13 @@ def _last_two(sizes: Sequence[int]) -> tuple[int, int]:
     """Return ``(height, width)``; one-dimensional tensors have height 1."""
     height, width = (1, *sizes)[-2:]
     return height, width
+
+
+def _merge(depths: Tensor, heights: Tensor, height: int) -> Tensor:
+    """Return the table of rows, a depth's heights one after the other; -1 where either is outside."""
+    merged = depths[:, None, :, None] * height + heights[None, :, None, :]
+    merged[((depths < 0)[:, None, :, None] | (heights < 0)[None, :, None, :])] = -1
+    return merged.reshape(depths.shape[0] * heights.shape[0], -1)
 
 
 def _scaled(table: Tensor, step: int) -> Tensor:

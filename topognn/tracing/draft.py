@@ -30,7 +30,10 @@ class Block:
 
 
 class LayerUse(NamedTuple):
-    """A use of a layer's weights, before renumbering; ``ids`` is ``(K, *input shape)``."""
+    """A use of a layer's weights, before renumbering.
+
+    ``ids`` is ``(K, *input shape)``; ``depth`` is stride, padding and dilation along a third axis.
+    """
 
     layer: str
     weight: str
@@ -43,6 +46,7 @@ class LayerUse(NamedTuple):
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
+    depth: tuple[int, int, int] | None = None
 
 
 class Shortcut(NamedTuple):

@@ -67,7 +67,9 @@ class Connection:
         kernel: ``(out channels, in channels a group, kernel height, kernel width)``.
         groups: Number of channel groups.
         positions: ``(height, width)`` of the output; ``input_positions`` those of the input.
-        stride, padding, dilation: ``(y, x)``; ``padding`` is what stands before the first element.
+        stride, padding, dilation: ``(y, x)``; ``padding`` is what stands before the first element. In a
+            three-dimensional convolution y is depth and height together, a row after the other, and its stride 0: which
+            rows meet is in the tables alone.
         channel_stride, place_stride: Distance, in elements, of neighbouring channels and places of the input.
         target_channel_stride, target_place_stride: The same for the output.
         source_y, source_x: int64 ``(output positions, kernel)``: where in the input, in elements; -1 = outside.

@@ -13,7 +13,10 @@ Pair = tuple[int, int]
 
 
 def get_geometry(node: Node) -> tuple[Pair, Pair, Pair, int]:
-    """Return stride, leading padding and dilation as ``(y, x)``, and groups; one-dimensional kernels have height 1."""
+    """Return stride, leading padding and dilation as ``(y, x)``, and groups; one-dimensional kernels have height 1.
+
+    What a three-dimensional kernel has besides is :func:`get_depth`.
+    """
     args: list[Any] = [*node.args, *[None] * 9][3:9]
     stride, padding, dilation = args[:3]
     groups = int((args[5] if name_of(node) == "convolution" else args[3]) or 1)
@@ -23,6 +26,19 @@ def get_geometry(node: Node) -> tuple[Pair, Pair, Pair, int]:
         height, width = (1, *kernel)[-2:]
         return steps, (spread[0] * (height - 1) // 2, spread[1] * (width - 1) // 2), spread, groups
     return steps, _pair(0 if padding == "valid" else padding, 0, len(kernel)), spread, groups
+
+
+def get_depth(node: Node) -> tuple[int, int, int] | None:
+    """Return stride, leading padding and dilation along a three-dimensional kernel's first axis, None without one."""
+    kernel = shape_of(node.args[1])[2:]
+    if len(kernel) < 3:
+        return None
+    args: list[Any] = [*node.args, *[None] * 9][3:6]
+    stride, padding, dilation = (value[0] if isinstance(value, list | tuple) else value for value in args)
+    step, spread = int(stride or 1), int(dilation or 1)
+    if padding == "same":
+        return step, spread * (kernel[0] - 1) // 2, spread
+    return step, 0 if padding == "valid" else int(padding or 0), spread
 
 
 def get_padding(node: Node) -> tuple[int, int, int, int]:
@@ -48,7 +64,7 @@ def _pair(value: Any, default: int, axes: int) -> Pair:
         return (default, default)
     values = list(value) if isinstance(value, list | tuple) else [value]
     values = values * axes if len(values) == 1 else values
-    return (default, values[0]) if axes == 1 else (values[0], values[1])
+    return (default, values[0]) if axes == 1 else (values[-2], values[-1])
 
 
 def has_one_reader(node: Node) -> bool:

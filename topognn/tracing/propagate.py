@@ -20,7 +20,15 @@ from topognn.errors import TraceError, UnsupportedOperation
 from topognn.tracing import operations
 from topognn.tracing.capture import Captured, Expressions, name_of
 from topognn.tracing.draft import Block, LayerUse, Shortcut, Value
-from topognn.tracing.nodes import function_of, get_geometry, get_padding, has_one_reader, module_path, shape_of
+from topognn.tracing.nodes import (
+    function_of,
+    get_depth,
+    get_geometry,
+    get_padding,
+    has_one_reader,
+    module_path,
+    shape_of,
+)
 
 
 class Propagation:
@@ -45,7 +53,7 @@ class Propagation:
 
     def _visit(self, node: Node) -> Any:
         name = name_of(node).rstrip("_") or name_of(node)
-        if name in ("conv1d", "conv2d", "convolution"):
+        if name in ("conv1d", "conv2d", "conv3d", "convolution"):
             return self._convolution(node, name)
         if name == "linear":
             return self._linear(node)
@@ -129,7 +137,7 @@ class Propagation:
             raise self._unsupported(node, "transposed convolution")
         ids, output = self._values[_node(node.args[0])].ids, shape_of(node)
         weight_shape = shape_of(node.args[1])
-        if len(weight_shape) not in (3, 4):
+        if len(weight_shape) not in (3, 4, 5):
             raise self._unsupported(node, f"a convolution in {len(weight_shape) - 2} dimensions")
         if ids.dim() - 1 == len(weight_shape) and output[0] != 1:
             raise self._unsupported(node, f"a convolution over a batch of {output[0]} made from one input")
@@ -140,8 +148,9 @@ class Propagation:
         layer, weight = self._names(node)
         made = self._new_block(layer, shape)
         use = LayerUse(
-            layer, weight, weight_shape, False, ids, len(self.blocks) - 1, shape, stride, padding, dilation, groups
-        )  # fmt: skip
+            *(layer, weight, weight_shape, False, ids, len(self.blocks) - 1, shape),
+            *(stride, padding, dilation, groups, get_depth(node)),
+        )
         self.uses.append(use)
         return Value(made.view(1, *output), use.block)
 
@@ -253,7 +262,7 @@ class Propagation:
         where = module_path(node) or "the model's own forward"
         return UnsupportedOperation(
             f"operation {name_of(node)!r} in {where} has no graph meaning yet{': ' if why else ''}{why}. "
-            "Supported: conv1d/2d and linear layers, elementwise activations, normalisation, dropout, pooling, "
+            "Supported: conv1d/2d/3d and linear layers, elementwise activations, normalisation, dropout, pooling, "
             "mean/sum, data movement, sums and products of activations"
         )
 

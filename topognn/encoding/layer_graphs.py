@@ -60,8 +60,8 @@ def bipartite(
     A linear layer has its inputs on the left and its outputs on the right in every kind; in ``"unrolled"`` once a
     token. Left nodes are those of partition 0, and all channels of all groups, which only have no edges to each
     other; input channel and place in the kernel count as in the weight. Zero padding makes no nodes; elements that
-    another kind of padding adds count as elements of the input. Depth and height of a volume are one axis of an unrolled
-    partition's shape.
+    another kind of padding adds count as elements of the input. Depth and height of a volume are one axis of an
+    unrolled partition's shape.
 
     Args:
         model: A model, or a layout that :func:`topognn.trace` made of it (then nothing is traced).

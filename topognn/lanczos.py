@@ -18,6 +18,8 @@ from topognn.kernels.host import read
 Which = Literal["largest", "magnitude"]
 BASIS = 24  # vectors that the basis grows to before it is condensed, at least
 CHECK_EVERY = 5  # products
+_ROUNDINGS = 4  # by how much of its last digit a product may be off
+_SPAN = 4096  # products that are added up in float32
 _NOTHING = 1e-100  # stands for the foremost eigenvalue's magnitude where all are 0
 
 
@@ -128,35 +130,54 @@ def _plan(block: int, count: int) -> tuple[int, int]:
 def _orthonormalize(vectors: Tensor, others: Tensor, near: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return rows Q, orthonormal and orthogonal to ``others``, and R and H: ``vectors`` = R' Q + H' others.
 
-    In two passes, the first over ``others[near:]`` alone, which is where all but rounding errors lie. A vector of which
-    the second pass leaves less than half was rounding errors: it becomes zero, without a question to the device, for
-    there is nothing more to find in it.
+    In two passes, the first over ``others[near:]`` alone, which is where all but rounding errors lie. Where no more
+    than those is left of a vector, its row of Q is zero, without a question to the device: there is nothing more to
+    find in it, and as a direction it would take from the others what is theirs.
     """
-    overlap = vectors @ others[near:].T
-    rows, mix = _gram_schmidt(vectors - overlap @ others[near:], 0)
-    again = rows @ others.T
-    rows, twist = _gram_schmidt(rows - again @ others, 0.5)
-    total = again.T.double() @ mix
-    total[near:] += overlap.T
-    return rows, twist @ mix, total
+    overlap = _dot(vectors, others[near:])
+    first = vectors - overlap.to(vectors.dtype) @ others[near:]
+    total = _dot(first, others)
+    rest = first - total.to(first.dtype) @ others
+    total[:, near:] += overlap
+    before, between, after = (_lengths(rows) for rows in (vectors, first, rest))
+    eps = torch.finfo(vectors.dtype).eps
+    # What the second pass takes most of was in the others' span; what is left of a vector after those of its own block
+    # may be no less orthogonal to the others than to half of the digits.
+    least = torch.where(after < between / 2, torch.inf, torch.maximum(_ROUNDINGS * eps * before, eps**0.5 * after))
+    rows, mix = _gram_schmidt(rest, least)
+    return rows, mix, total.T
 
 
-def _gram_schmidt(vectors: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """Return orthonormal rows Q and R: ``vectors`` = R' Q. Where less than ``least`` is left of a row, it becomes 0."""
+def _lengths(rows: Tensor) -> Tensor:
+    return torch.stack([_dot(row, row)[0, 0] for row in rows.split(1)]).sqrt()
+
+
+def _gram_schmidt(vectors: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """Return orthonormal rows Q and R: ``vectors`` = R' Q. Where no more than ``least`` is left, a row of Q is zero."""
     block = vectors.shape[0]
     mix = torch.zeros(block, block, dtype=torch.float64, device=vectors.device)
     rows = torch.zeros_like(vectors)
     for j in range(block):
-        vector = vectors[j]
-        if j:
-            part = rows[:j] @ vector
-            vector = vector - part @ rows[:j]
-            mix[:j, j] = part
-        length = torch.linalg.vector_norm(vector)
-        length = torch.where(length > least, length, 0)
-        rows[j] = vector / torch.where(length > 0, length, torch.inf)
+        vector = vectors[j : j + 1]
+        for _ in range(2 if j else 0):
+            part = _dot(vector, rows[:j])
+            vector = vector - part.to(vector.dtype) @ rows[:j]
+            mix[:j, j] += part[0]
+        length = _dot(vector, vector)[0, 0].sqrt()
+        rows[j] = vector[0] / torch.where(length > least[j], length, torch.inf)
         mix[j, j] = length
     return rows, mix
+
+
+def _dot(rows: Tensor, others: Tensor) -> Tensor:
+    """Return ``rows @ others.T`` in float64: sums of float32 products over millions of nodes lose four digits."""
+    if rows.dtype == torch.float64:
+        return rows @ others.T
+    spans = rows.shape[1] // _SPAN
+    whole = spans * _SPAN
+    parts = [r[:, :whole].view(r.shape[0], spans, _SPAN).transpose(0, 1) for r in (rows, others)]
+    total = (parts[0] @ parts[1].mT).sum(0, dtype=torch.float64)
+    return total + (rows[:, whole:] @ others[:, whole:].T)
 
 
 def draw_start(block: int, size: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor
 from topognn.kernels.sweep_cut import weigh_crossing
 from topognn.lanczos import Eigenpairs, draw_start, find_eigenpairs
 from topognn.metrics.components import connected_components
-from topognn.metrics.spectral import TOLERANCE, begin, remember, solve
+from topognn.metrics.leading import begin, remember, search_products
+from topognn.metrics.spectral import TOLERANCE
 from topognn.operators.matrix import get_weighted_degrees
 from topognn.operators.sides import Gram, Products, find_sides
 from topognn.plain_graph import Graph, get_simple_rows
@@ -115,7 +116,7 @@ def find_expansion(graph: Graph, *, weighted: bool = True) -> Expansion:
         assert sides is not None
         gram = Gram(graph, sides, products, scale)
         first = gram.collect(known.to(dtype)[None])
-        first = first / torch.linalg.vector_norm(first).clamp(min=torch.finfo(dtype).tiny)
+        first = first / torch.linalg.vector_norm(first.double()).clamp(min=torch.finfo(dtype).tiny).to(dtype)
         start = begin(graph, name, draw_start(1, gram.size, 0, graph.device, dtype))
         start = start * gram.collect(inside.to(dtype)[None])
         found = remember(graph, name, find_eigenpairs(gram, start, 1, tolerance=TOLERANCE, deflate=first))
@@ -123,7 +124,7 @@ def find_expansion(graph: Graph, *, weighted: bool = True) -> Expansion:
         across = gram.cross(found.vectors) / values.to(dtype).clamp(min=torch.finfo(dtype).tiny)
         return found._replace(values=1 + values, vectors=gram.spread(found.vectors) + across)
 
-    found = solve(graph, weighted, search if sides is None else search_one_side)
+    found = search_products(graph, weighted, search if sides is None else search_one_side)
     value = 2 - found.values[0]
     count = inside.sum()
     if sides is not None:  # a bipartite graph's -1 is no singular value, and where it has two nodes, all there is

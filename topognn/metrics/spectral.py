@@ -7,22 +7,19 @@ cheaper, the graph's own rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import operator
 
 import torch
 from torch import Tensor
 
-from topognn.errors import ConvergenceError
-from topognn.graph import MultipartiteGraph
-from topognn.lanczos import Eigenpairs, draw_start, find_eigenpairs
-from topognn.operators.matrix import Route, RowProducts, get_weighted_degrees, pick_products
+from topognn.lanczos import draw_start
+from topognn.metrics.leading import Problem, find_leading
+from topognn.operators.matrix import Route, get_weighted_degrees
 from topognn.operators.sides import Gram, Products, find_sides
 from topognn.plain_graph import Graph
 
 TOLERANCE = 1e-6
-_NEW = 0.01  # share of new directions where a search begins near what the last one found
-
-Solve = Callable[[Products, torch.dtype], Eigenpairs]
 
 
 def find_adjacency_eigenvalues(
@@ -47,61 +44,38 @@ def find_adjacency_eigenvalues(
     >>> find_adjacency_eigenvalues(from_networkx(networkx.complete_graph(4))).round(decimals=6)
     tensor([ 3., -1., -1.], dtype=torch.float64)
     """
-    sides, name = find_sides(graph), f"eigenvectors, weighted {weighted}"
+    sides = find_sides(graph)
     if sides is None:
 
-        def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
-            start = begin(graph, name, draw_start(count, graph.num_nodes, 0, graph.device, dtype))
-            found = find_eigenpairs(products.adjacency, start, count, "magnitude", tolerance=tolerance)
-            return remember(graph, name, found)
+        def pose(products: Products, dtype: torch.dtype) -> Problem:
+            start = draw_start(count, len(products.nodes), 0, graph.device, dtype)
+            return Problem(products.adjacency, start, _same, _same)
 
-        return solve(graph, weighted, search, route).values
+        return find_leading(
+            *(graph, pose, count, lambda c, d: math.sqrt(c * d), "magnitude"),
+            **{"weighted": weighted, "tolerance": tolerance, "route": route},
+        ).values
 
     pairs = -(-count // 2)
+    degrees = get_weighted_degrees(graph, weighted)
 
-    def search_one_side(products: Products, dtype: torch.dtype) -> Eigenpairs:
+    def pose_one_side(products: Products, dtype: torch.dtype) -> Problem:
         gram = Gram(graph, sides, products)
-        start = begin(graph, name, draw_start(pairs, gram.size, 0, graph.device, dtype))
-        return remember(graph, name, find_eigenpairs(gram, start, pairs, tolerance=tolerance))
+        near = gram.collect(degrees[products.nodes.start : products.nodes.stop].to(dtype)[None])
+        start = draw_start(pairs, gram.size, 0, graph.device, dtype) * near
+        start[:1] = near  # no vector is nearer to the first one, which has no negative entry
+        return Problem(gram, start, gram.spread, gram.collect)
 
-    singular = solve(graph, weighted, search_one_side, route).values.clamp(min=0).sqrt()
+    found = find_leading(
+        *(graph, pose_one_side, pairs, operator.mul),  # squares of the eigenvalues
+        **{"weighted": weighted, "tolerance": tolerance, "route": route},
+    )
+    singular = found.values.clamp(min=0).sqrt()
     return torch.stack([singular, -singular], 1).flatten()[:count]
 
 
-def begin(graph: Graph, name: str, start: Tensor) -> Tensor:
-    """Return where a search begins: in a series of graphs, near what it found last, with a little of ``start``."""
-    if not isinstance(graph, MultipartiteGraph) or graph.remembered is None:
-        return start
-    known: Tensor | None = graph.remembered.get(name)
-    if known is None and graph.earlier is not None:
-        known = graph.earlier.remembered.get(name)
-    if known is None or known.shape != start.shape:
-        return start
-    # What the last vectors lack must have a chance: the foremost one may be another by now.
-    length: Tensor = torch.linalg.vector_norm(start, dim=1, keepdim=True)
-    return known.to(start.dtype) + _NEW * start / length
-
-
-def remember(graph: Graph, name: str, found: Eigenpairs) -> Eigenpairs:
-    """Keep eigenvectors for the next graph of a series to begin from; return ``found``."""
-    if isinstance(graph, MultipartiteGraph) and graph.remembered is not None:
-        graph.remembered[name] = found.vectors
-    return found
-
-
-def solve(graph: Graph, weighted: bool, search: Solve, route: Route | None = None) -> Eigenpairs:
-    """Return what ``search`` finds with a graph's products.
-
-    By rows in float64. By convolutions, which are many times slower in float64, in float32 unless that does not reach
-    the tolerance.
-    """
-    products = pick_products(graph, weighted, torch.float32, route)
-    if isinstance(products, RowProducts):
-        return search(products, torch.float64)
-    try:
-        return search(products, torch.float32)
-    except ConvergenceError:
-        return search(pick_products(graph, weighted, torch.float64, "connections"), torch.float64)
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def spectral_gap(graph: Graph, *, weighted: bool = True) -> Tensor:
@@ -133,12 +107,19 @@ def spectral_radius(graph: Graph, *, weighted: bool = True) -> Tensor:
     >>> spectral_radius(example_graph())
     tensor(3.3224, dtype=torch.float64)
     """
+    sides = find_sides(graph)
     degrees = get_weighted_degrees(graph, weighted)
+    signs = torch.ones(graph.num_nodes, dtype=torch.int8, device=graph.device)
+    for number in () if sides is None else sides[1]:
+        part = graph.partitions[number]
+        signs[part.offset : part.end] = -1
 
-    def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
-        diagonal = degrees.to(dtype)
-        # The vector wanted is largest where degrees are, so the start is, too.
-        start = draw_start(1, graph.num_nodes, 0, graph.device, dtype) * diagonal
-        return find_eigenpairs(lambda x: diagonal * x - products.adjacency(x), start, 1, tolerance=TOLERANCE)
+    def pose(products: Products, dtype: torch.dtype) -> Problem:
+        here = slice(products.nodes.start, products.nodes.stop)
+        diagonal = degrees[here].to(dtype)
+        # The vector wanted is largest where degrees are, and with sides its signs are known.
+        near = (diagonal * signs[here])[None]
+        start = near if sides is not None else near * draw_start(1, len(products.nodes), 0, graph.device, dtype)
+        return Problem(lambda x: diagonal * x - products.adjacency(x), start, _same, _same)
 
-    return solve(graph, weighted, search).values[0]
+    return find_leading(graph, pose, 1, operator.add, weighted=weighted).values[0]

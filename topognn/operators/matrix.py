@@ -158,10 +158,16 @@ def _pick_route(graph: Graph, weighted: bool, route: Route | None) -> Route:
 
 
 class RowProducts:
-    """Products by a kernel over a graph's rows, one work item a row."""
+    """Products by a kernel over a graph's rows, one work item a row.
+
+    Attributes:
+        partitions, nodes: Numbers of those that vectors have values for: all.
+    """
 
     def __init__(self, graph: Graph, weighted: bool) -> None:
         self._graph, self._weighted = graph, weighted
+        self.partitions = range(len(graph.partitions)) if isinstance(graph, MultipartiteGraph) else range(0)
+        self.nodes = range(graph.num_nodes)
         self._held: dict[Direction, Rows] = {}
 
     def out(self, x: Tensor) -> Tensor:
@@ -205,11 +211,27 @@ class RowProducts:
 
 
 class ConnectionProducts:
-    """Products by convolution of the layers' dense weights, given in kernel form, one connection after another."""
+    """Products by convolution of the layers' dense weights, given in kernel form, one connection after another.
 
-    def __init__(self, layout: Layout, weights: Sequence[Tensor]) -> None:
-        self._layout = layout
-        self._layers = [(c, w) for c, w in zip(layout.connections, weights, strict=True) if c.sources]
+    Attributes:
+        partitions, nodes: Numbers of those that vectors have values for.
+    """
+
+    def __init__(self, layout: Layout, weights: Sequence[Tensor], partitions: range | None = None) -> None:
+        """Take ``partitions`` to leave out all others, with their edges."""
+        self._layout, self._weights = layout, weights
+        self.partitions = range(len(layout.partitions)) if partitions is None else partitions
+        parts = [layout.partitions[number] for number in self.partitions]
+        self.nodes = range(parts[0].offset, parts[-1].end)
+        self._layers = [
+            (c, w)
+            for c, w in zip(layout.connections, weights, strict=True)
+            if c.sources and all(number in self.partitions for number in (*c.sources, c.target))
+        ]
+
+    def narrow(self, partitions: range) -> ConnectionProducts:
+        """Return the products of the graph that some partitions induce."""
+        return ConnectionProducts(self._layout, self._weights, partitions)
 
     def out(self, x: Tensor) -> Tensor:
         """Return A x for each row of ``x``."""
@@ -242,9 +264,12 @@ class ConnectionProducts:
         return y
 
     def _add_in(self, c: Connection, weight: Tensor, x: Tensor, y: Tensor) -> None:
-        first, end = get_window(self._layout, c)
-        y[:, c.target_first : c.target_first + c.num_targets] += push(c, weight, x[:, first:end], first)
+        (first, end), skipped = get_window(self._layout, c), self.nodes.start
+        start = c.target_first - skipped
+        y[:, start : start + c.num_targets] += push(c, weight, x[:, first - skipped : end - skipped], first)
 
     def _add_out(self, c: Connection, weight: Tensor, x: Tensor, y: Tensor) -> None:
-        back = pull(c, weight, x[:, c.target_first : c.target_first + c.num_targets])
-        y[:, c.source : c.source + back.shape[1]] += back
+        start = c.target_first - self.nodes.start
+        back = pull(c, weight, x[:, start : start + c.num_targets])
+        start = c.source - self.nodes.start
+        y[:, start : start + back.shape[1]] += back

@@ -25,13 +25,16 @@ class Gram:
     """
 
     def __init__(self, graph: Graph, sides: Sides, products: Products, scale: Tensor | None = None) -> None:
-        """Take ``scale``, ``(nodes,)``, to multiply rows and columns of the adjacency matrix by it."""
+        """Take ``scale``, a number a node, to multiply rows and columns of the adjacency matrix by it."""
         assert isinstance(graph, MultipartiteGraph)  # no other has sides
-        self._products, self._scale, self._nodes = products, scale, graph.num_nodes
-        sizes = [sum(graph.partitions[n].size for n in side) for side in sides]
-        self._small, self._large = sides if sizes[0] <= sizes[1] else sides[::-1]
-        self.size = min(sizes)
-        self._parts = [graph.partitions[number] for number in sorted(self._small)]
+        self._products, self._scale = products, scale
+        parts = [[graph.partitions[n] for n in sorted(side) if n in products.partitions] for side in sides]
+        sizes = [sum(p.size for p in side) for side in parts]
+        small = 0 if sizes[0] <= sizes[1] else 1
+        self._small, self._large = sides[small], sides[1 - small]
+        self.size = sizes[small]
+        first = products.nodes.start
+        self._ranges = [(p.offset - first, p.end - first) for p in parts[small]]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the products with each row of ``(batch, size)``."""
@@ -43,14 +46,15 @@ class Gram:
 
     def spread(self, x: Tensor) -> Tensor:
         """Return values of the smaller side as values of all nodes, zero elsewhere."""
-        full = x.new_zeros(x.shape[0], self._nodes)
-        for part, values in zip(self._parts, torch.split(x, [p.size for p in self._parts], 1), strict=True):
-            full[:, part.offset : part.end] = values
+        full = x.new_zeros(x.shape[0], len(self._products.nodes))
+        sizes = [end - first for first, end in self._ranges]
+        for (first, end), values in zip(self._ranges, torch.split(x, sizes, 1), strict=True):
+            full[:, first:end] = values
         return full
 
     def collect(self, x: Tensor) -> Tensor:
         """Return the values of the smaller side's nodes."""
-        return torch.cat([x[:, part.offset : part.end] for part in self._parts], 1)
+        return torch.cat([x[:, first:end] for first, end in self._ranges], 1)
 
     def _half(self, x: Tensor, side: tuple[int, ...]) -> Tensor:
         if self._scale is None:

@@ -78,7 +78,7 @@ def find_eigenpairs(
     room, kept = _plan(block, count)
     known = 0 if deflate is None else deflate.shape[0]
     # Known eigenvectors stand first in memory, so that one product makes a vector orthogonal to all that there is.
-    every = start.new_zeros(known + room + block, start.shape[1])
+    every = start.new_empty(known + room + block, start.shape[1])
     if deflate is not None:
         every[:known] = deflate
     basis = every[known:]
@@ -135,11 +135,12 @@ def _orthonormalize(vectors: Tensor, others: Tensor, near: int) -> tuple[Tensor,
     find in it, and as a direction it would take from the others what is theirs.
     """
     overlap = _dot(vectors, others[near:])
-    first = vectors - overlap.to(vectors.dtype) @ others[near:]
+    first = torch.addmm(vectors, overlap.to(vectors.dtype), others[near:], alpha=-1)
     total = _dot(first, others)
-    rest = first - total.to(first.dtype) @ others
+    before, between = _lengths(vectors), _lengths(first)
+    rest = first.addmm_(total.to(first.dtype), others, alpha=-1)
     total[:, near:] += overlap
-    before, between, after = (_lengths(rows) for rows in (vectors, first, rest))
+    after = _lengths(rest)
     eps = torch.finfo(vectors.dtype).eps
     # What the second pass takes most of was in the others' span; what is left of a vector after those of its own block
     # may be no less orthogonal to the others than to half of the digits.
@@ -161,7 +162,7 @@ def _gram_schmidt(vectors: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
         vector = vectors[j : j + 1]
         for _ in range(2 if j else 0):
             part = _dot(vector, rows[:j])
-            vector = vector - part.to(vector.dtype) @ rows[:j]
+            vector = torch.addmm(vector, part.to(vector.dtype), rows[:j], alpha=-1)
             mix[:j, j] += part[0]
         length = _dot(vector, vector)[0, 0].sqrt()
         rows[j] = vector[0] / torch.where(length > least[j], length, torch.inf)

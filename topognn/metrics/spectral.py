@@ -8,7 +8,7 @@ cheaper, the graph's own rows.
 from __future__ import annotations
 
 import math
-import operator
+from operator import add, mul
 
 import torch
 from torch import Tensor
@@ -44,34 +44,43 @@ def find_adjacency_eigenvalues(
     >>> find_adjacency_eigenvalues(from_networkx(networkx.complete_graph(4))).round(decimals=6)
     tensor([ 3., -1., -1.], dtype=torch.float64)
     """
-    sides = find_sides(graph)
+    sides, degrees = find_sides(graph), get_weighted_degrees(graph, weighted)
     if sides is None:
 
         def pose(products: Products, dtype: torch.dtype) -> Problem:
-            start = draw_start(count, len(products.nodes), 0, graph.device, dtype)
-            return Problem(products.adjacency, start, _same, _same)
+            return Problem(products.adjacency, _start(count, _narrow(degrees, products, dtype)), _same, _same)
 
-        return find_leading(
-            *(graph, pose, count, lambda c, d: math.sqrt(c * d), "magnitude"),
-            **{"weighted": weighted, "tolerance": tolerance, "route": route},
-        ).values
+        found = find_leading(
+            graph, pose, count, _root, "magnitude", weighted=weighted, tolerance=tolerance, route=route
+        )
+        return found.values
 
     pairs = -(-count // 2)
-    degrees = get_weighted_degrees(graph, weighted)
 
     def pose_one_side(products: Products, dtype: torch.dtype) -> Problem:
         gram = Gram(graph, sides, products)
-        near = gram.collect(degrees[products.nodes.start : products.nodes.stop].to(dtype)[None])
-        start = draw_start(pairs, gram.size, 0, graph.device, dtype) * near
-        start[:1] = near  # no vector is nearer to the first one, which has no negative entry
+        start = _start(pairs, gram.collect(_narrow(degrees, products, dtype)))
         return Problem(gram, start, gram.spread, gram.collect)
 
-    found = find_leading(
-        *(graph, pose_one_side, pairs, operator.mul),  # squares of the eigenvalues
-        **{"weighted": weighted, "tolerance": tolerance, "route": route},
-    )
-    singular = found.values.clamp(min=0).sqrt()
+    squares = find_leading(graph, pose_one_side, pairs, mul, weighted=weighted, tolerance=tolerance, route=route)
+    singular = squares.values.clamp(min=0).sqrt()
     return torch.stack([singular, -singular], 1).flatten()[:count]
+
+
+def _narrow(values: Tensor, products: Products, dtype: torch.dtype) -> Tensor:
+    """Return the values of the products' nodes, ``(1, nodes)``."""
+    return values[None, products.nodes.start : products.nodes.stop].to(dtype)
+
+
+def _start(block: int, degrees: Tensor) -> Tensor:
+    """Return degrees, near to the first eigenvector since that has no negative entry, and random vectors like them."""
+    start = draw_start(block, degrees.shape[1], 0, degrees.device, degrees.dtype) * degrees
+    start[:1] = degrees
+    return start
+
+
+def _root(c: float, d: float) -> float:
+    return math.sqrt(c * d)
 
 
 def _same(x: Tensor) -> Tensor:
@@ -115,11 +124,10 @@ def spectral_radius(graph: Graph, *, weighted: bool = True) -> Tensor:
         signs[part.offset : part.end] = -1
 
     def pose(products: Products, dtype: torch.dtype) -> Problem:
-        here = slice(products.nodes.start, products.nodes.stop)
-        diagonal = degrees[here].to(dtype)
+        diagonal = _narrow(degrees, products, dtype)
         # The vector wanted is largest where degrees are, and with sides its signs are known.
-        near = (diagonal * signs[here])[None]
+        near = diagonal * _narrow(signs, products, dtype)
         start = near if sides is not None else near * draw_start(1, len(products.nodes), 0, graph.device, dtype)
         return Problem(lambda x: diagonal * x - products.adjacency(x), start, _same, _same)
 
-    return find_leading(graph, pose, 1, operator.add, weighted=weighted).values[0]
+    return find_leading(graph, pose, 1, add, weighted=weighted).values[0]

@@ -150,7 +150,7 @@ def _orthonormalize(vectors: Tensor, others: Tensor, near: int) -> tuple[Tensor,
 
 
 def _lengths(rows: Tensor) -> Tensor:
-    return torch.stack([_dot(row, row)[0, 0] for row in rows.split(1)]).sqrt()
+    return torch.stack([_dot(row[None], row[None])[0, 0] for row in rows]).sqrt()
 
 
 def _gram_schmidt(vectors: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ Source of the bounds: Anderson and Morley, *Eigenvalues of the Laplacian of a gr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from topognn.plain_graph import Graph
 
 _LARGE = 1_000_000  # nodes from which on a network is narrowed
 _GLIMPSE = 10  # products that tell roughly how large the eigenvalues are
+_NEW = 0.01  # share of new directions where a search begins near what the last one found
 _NEGLIGIBLE = 1e-4  # to what an eigenvector has decayed where it is cut off
 
 
@@ -52,6 +53,7 @@ Pose = Callable[[Products, torch.dtype], Problem]
 
 def find_leading(
     graph: Graph,
+    name: str,
     pose: Pose,
     count: int,
     bound: Bound,
@@ -65,6 +67,7 @@ def find_leading(
 
     Args:
         graph: The graph.
+        name: What is sought, for a series of graphs: see :func:`begin`.
         pose: From products, of all nodes or of a few partitions', to the problem there.
         count: How many.
         bound: From the largest weighted degrees of two partitions to the largest of ``count`` eigenvalues, as the
@@ -85,13 +88,14 @@ def find_leading(
 
     def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
         problem = pose(products, dtype)
-        if isinstance(products, RowProducts) or len(products.nodes) < _LARGE:
-            return solve(problem)
+        start = begin(graph, name, problem.start)
+        if isinstance(products, RowProducts) or len(products.nodes) < _LARGE or start is not problem.start:
+            return remember(graph, name, solve(problem._replace(start=start)))
         assert isinstance(graph, MultipartiteGraph)
         try:
             return solve(problem, _GLIMPSE)
         except ConvergenceError as error:
-            glimpse: Eigenpairs = error.found
+            glimpse = cast(Eigenpairs, error.found)
         vectors = problem.spread(glimpse.vectors)
         few = _find_partitions(graph, weighted, bound, glimpse.values.abs().min())
         if len(few) < len(graph.partitions):
@@ -99,9 +103,30 @@ def find_leading(
             narrow = pose(inner, dtype)
             vectors = torch.zeros_like(vectors)
             vectors[:, inner.nodes.start : inner.nodes.stop] = narrow.spread(solve(narrow).vectors)
-        return solve(problem._replace(start=problem.collect(vectors)))
+        return remember(graph, name, solve(problem._replace(start=problem.collect(vectors))))
 
     return search_products(graph, weighted, search, route)
+
+
+def begin(graph: Graph, name: str, start: Tensor) -> Tensor:
+    """Return where a search begins: in a series of graphs, near what it found last, with a little of ``start``."""
+    if not isinstance(graph, MultipartiteGraph) or graph.remembered is None:
+        return start
+    known: Tensor | None = graph.remembered.get(name)
+    if known is None and graph.earlier is not None:
+        known = graph.earlier.remembered.get(name)
+    if known is None or known.shape != start.shape:
+        return start
+    # What the last vectors lack must have a chance: the foremost one may be another by now.
+    length: Tensor = torch.linalg.vector_norm(start, dim=1, keepdim=True)
+    return known.to(start.dtype) + _NEW * start / length.clamp(min=torch.finfo(start.dtype).tiny)
+
+
+def remember(graph: Graph, name: str, found: Eigenpairs) -> Eigenpairs:
+    """Keep eigenvectors for the next graph of a series to begin from; return ``found``."""
+    if isinstance(graph, MultipartiteGraph) and graph.remembered is not None:
+        graph.remembered[name] = found.vectors
+    return found
 
 
 def search_products(

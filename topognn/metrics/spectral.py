@@ -13,6 +13,7 @@ from operator import add, mul
 import torch
 from torch import Tensor
 
+from topognn.graph import MultipartiteGraph
 from topognn.lanczos import draw_start
 from topognn.metrics.leading import Problem, find_leading
 from topognn.operators.matrix import Route, get_weighted_degrees
@@ -45,15 +46,15 @@ def find_adjacency_eigenvalues(
     tensor([ 3., -1., -1.], dtype=torch.float64)
     """
     sides, degrees = find_sides(graph), get_weighted_degrees(graph, weighted)
+    name = f"eigenvectors, weighted {weighted}"
     if sides is None:
 
         def pose(products: Products, dtype: torch.dtype) -> Problem:
             return Problem(products.adjacency, _start(count, _narrow(degrees, products, dtype)), _same, _same)
 
-        found = find_leading(
-            graph, pose, count, _root, "magnitude", weighted=weighted, tolerance=tolerance, route=route
-        )
-        return found.values
+        return find_leading(
+            graph, name, pose, count, _root, "magnitude", weighted=weighted, tolerance=tolerance, route=route
+        ).values
 
     pairs = -(-count // 2)
 
@@ -62,7 +63,7 @@ def find_adjacency_eigenvalues(
         start = _start(pairs, gram.collect(_narrow(degrees, products, dtype)))
         return Problem(gram, start, gram.spread, gram.collect)
 
-    squares = find_leading(graph, pose_one_side, pairs, mul, weighted=weighted, tolerance=tolerance, route=route)
+    squares = find_leading(graph, name, pose_one_side, pairs, mul, weighted=weighted, tolerance=tolerance, route=route)
     singular = squares.values.clamp(min=0).sqrt()
     return torch.stack([singular, -singular], 1).flatten()[:count]
 
@@ -119,9 +120,10 @@ def spectral_radius(graph: Graph, *, weighted: bool = True) -> Tensor:
     sides = find_sides(graph)
     degrees = get_weighted_degrees(graph, weighted)
     signs = torch.ones(graph.num_nodes, dtype=torch.int8, device=graph.device)
-    for number in () if sides is None else sides[1]:
-        part = graph.partitions[number]
-        signs[part.offset : part.end] = -1
+    if sides is not None:
+        assert isinstance(graph, MultipartiteGraph)
+        for part in (graph.partitions[number] for number in sides[1]):
+            signs[part.offset : part.end] = -1
 
     def pose(products: Products, dtype: torch.dtype) -> Problem:
         diagonal = _narrow(degrees, products, dtype)
@@ -130,4 +132,4 @@ def spectral_radius(graph: Graph, *, weighted: bool = True) -> Tensor:
         start = near if sides is not None else near * draw_start(1, len(products.nodes), 0, graph.device, dtype)
         return Problem(lambda x: diagonal * x - products.adjacency(x), start, _same, _same)
 
-    return find_leading(graph, pose, 1, add, weighted=weighted).values[0]
+    return find_leading(graph, f"Laplacian vector, weighted {weighted}", pose, 1, add, weighted=weighted).values[0]

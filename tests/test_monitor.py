@@ -116,7 +116,7 @@ def test_one_sync_if_masks_changed_and_none_otherwise() -> None:
 
 
 def test_a_search_begins_near_what_the_last_one_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from topognn.metrics import expansion, spectral
+    from topognn.metrics import expansion, leading
 
     products: list[int] = []
 
@@ -125,8 +125,8 @@ def test_a_search_begins_near_what_the_last_one_found(monkeypatch: pytest.Monkey
         products.append(found.products)
         return found
 
-    find_eigenpairs = spectral.find_eigenpairs
-    monkeypatch.setattr(spectral, "find_eigenpairs", counted)
+    find_eigenpairs = leading.find_eigenpairs
+    monkeypatch.setattr(leading, "find_eigenpairs", counted)
     monkeypatch.setattr(expansion, "find_eigenpairs", counted)
     torch.manual_seed(0)
     net = Net()

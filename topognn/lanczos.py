@@ -17,6 +17,8 @@ from topognn.kernels.host import read
 
 Which = Literal["largest", "magnitude"]
 BASIS = 24  # vectors that the basis grows to before it is condensed, at least
+_BLOCKS = 16  # blocks that it grows to where there is room: a basis of few blocks forgets too soon
+_ROOM = 2**25  # numbers
 CHECK_EVERY = 5  # products
 _ROUNDINGS = 4  # by how much of its last digit a product may be off
 _SPAN = 4096  # products that are added up in float32
@@ -75,7 +77,7 @@ def find_eigenpairs(
     tensor([99., 98.], dtype=torch.float64)
     """
     block = start.shape[0]
-    room, kept = _plan(block, count)
+    room, kept = _plan(block, count, start.shape[1])
     known = 0 if deflate is None else deflate.shape[0]
     # Known eigenvectors stand first in memory, so that one product makes a vector orthogonal to all that there is.
     every = start.new_empty(known + room + block, start.shape[1])
@@ -120,9 +122,10 @@ def find_eigenpairs(
             at = whole = kept
 
 
-def _plan(block: int, count: int) -> tuple[int, int]:
+def _plan(block: int, count: int, size: int) -> tuple[int, int]:
     """Return how many vectors the basis grows to, and to how many it is condensed: multiples of the block."""
-    room = -(-max(BASIS, 4 * count) // block) * block
+    roomy = _BLOCKS * block if _BLOCKS * block * size <= _ROOM else 0
+    room = -(-max(BASIS, 4 * count, roomy) // block) * block
     kept = -(-max(room // 3, count + 2) // block) * block
     return room, kept
 

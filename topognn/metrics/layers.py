@@ -40,7 +40,7 @@ def find_layer_expansion(graph: MultipartiteGraph, *, weighted: bool = True) -> 
 
     >>> from topognn import example_graph
     >>> find_layer_expansion(example_graph())
-    tensor([1.0000, 1.0000], dtype=torch.float64)
+    tensor([1.0000, 0.7638], dtype=torch.float64)
     """
     values = [
         _second_singular_value(connection, kept.magnitude if weighted else kept.mask)

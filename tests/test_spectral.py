@@ -12,14 +12,17 @@ import scipy.sparse
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import topognn
 from tests.architectures import NAMED, Architecture, architectures
 from tests.test_golden import load
+from topognn import lanczos
 from topognn.lanczos import find_eigenpairs
+from topognn.metrics import leading
 from topognn.metrics.expansion import find_expansion
 from topognn.metrics.spectral import find_adjacency_eigenvalues, spectral_gap, spectral_radius
+from topognn.operators import matrix
 
 QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -236,3 +239,44 @@ def test_results_do_not_depend_on_threads(shared: Path) -> None:
     finally:
         topognn.set_num_threads(before)
     assert all(torch.equal(seen[0], other) for other in seen[1:])
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+def test_large_networks_are_searched_where_vectors_can_be(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every named network is, if a million nodes need not be there for it; by convolutions."""
+    monkeypatch.setattr(leading, "_LARGE", 0)
+    monkeypatch.setattr(matrix, "_EDGES_A_CONNECTION", -1)
+    monkeypatch.setattr(matrix, "_EDGES_A_MULTIPLICATION", 0)
+    architecture = NAMED[name]
+    check(topognn.encode(architecture.build(), architecture.input_shape, architecture.masks()), expansion=False)
+
+
+@pytest.mark.parametrize("heavy", [0, 7, 15])
+def test_a_vector_that_lives_in_one_layer(heavy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 16 layers one weighs ten times more: the search narrows to a few, and finds what a full one does."""
+    monkeypatch.setattr(leading, "_LARGE", 0)
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(40, 40) for _ in range(16)))
+    with torch.no_grad():
+        model[heavy].weight *= 10
+    masks = topognn.prune(model, "uniform", 0.5, input_shape=(40,))
+    graph = topognn.encode(model, (40,), masks)
+    narrowed: list[range] = []
+
+    def narrow(self: matrix.ConnectionProducts, partitions: range) -> matrix.ConnectionProducts:
+        narrowed.append(partitions)
+        return matrix.ConnectionProducts(self._layout, self._weights, partitions)
+
+    monkeypatch.setattr(matrix.ConnectionProducts, "narrow", narrow)
+    monkeypatch.setattr(leading, "_GLIMPSE", 1)
+    monkeypatch.setattr(lanczos, "CHECK_EVERY", 1)
+    values = find_adjacency_eigenvalues(graph, 3, route="connections", tolerance=1e-6)
+    want = np.abs(np.linalg.eigvalsh(dense_of(graph, True)))
+    assert values.abs().numpy() == pytest.approx(np.sort(want)[::-1][:3], rel=1e-6)
+    (few,) = narrowed
+    assert {heavy, heavy + 1} <= set(few) and len(few) < 17
+
+
+def test_sums_of_float32_products_keep_their_digits() -> None:
+    x = torch.rand(2, 5_000_001, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(lanczos._dot(x, x), x.double() @ x.double().T, rtol=1e-7, atol=0)

@@ -38,7 +38,7 @@ def find_adjacency_eigenvalues(
     Raises:
         ConvergenceError: They were not found to the tolerance.
 
-    One host sync every five products.
+    One host sync every five products, and one more in a network of a million nodes.
 
     >>> import networkx
     >>> from topognn.plain import from_networkx
@@ -108,7 +108,7 @@ def spectral_gap(graph: Graph, *, weighted: bool = True) -> Tensor:
 def spectral_radius(graph: Graph, *, weighted: bool = True) -> Tensor:
     """Return the largest eigenvalue of the Laplacian D - A of the undirected graph; float64 scalar.
 
-    Host syncs: one every five products.
+    Host syncs: see :func:`find_adjacency_eigenvalues`.
 
     Raises:
         ConvergenceError: It was not found to 1e-6 of itself.

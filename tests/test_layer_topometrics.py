@@ -191,6 +191,15 @@ def test_fake_cuda_and_its_sync_budget() -> None:
         with answering([82, 82]):
             graphs = encode_layers(layers)
         with answering([float(n) for n in range(1 + len(names))]):
-            table = measure_graphs("rolled", graphs, [layers["a"].density], names)
-    assert table["a"]["wedges"] == 1 + names.index("wedges")
+            columns = measure_graphs(list(graphs.values()), [layers["a"].density], names, True)
+    assert columns["wedges"] == [1 + names.index("wedges")]
     assert EXTRA.keys() < set(names)
+
+
+def test_the_guide_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pandas")
+    text = (Path(__file__).parents[1] / "docs" / "layers.md").read_text()
+    (block,) = [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    exec(block, {})
+    delta, mean, undefined = map(float, capsys.readouterr().out.split())
+    assert -1 < delta < 1 and -1 < mean < 1 and undefined == int(undefined)

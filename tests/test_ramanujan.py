@@ -20,6 +20,7 @@ from tests.memory import peak_bytes
 from tests.naive_layers import Numbers, naive_scores
 from tests.test_golden import load
 from topognn.baselines import classes, scores, singular
+from topognn.encoding import layer_graphs
 from topognn.encoding.layer_graphs import encode_layers, roll
 from topognn.errors import UnsupportedOperation
 from topognn.kernels.host import answering, count_syncs
@@ -223,6 +224,19 @@ def test_a_wide_layer_by_lanczos() -> None:
     assert row["delta_s"] == pytest.approx(2 * math.sqrt(s[1] - 1) - s[0], rel=1e-5)
 
 
+def test_layers_measured_apart_and_together_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = topognn.get_model("resnet20")
+    masks = topognn.prune(model, "uniform", 0.9)
+    together = topognn.ramanujan(model, "rolled", masks)
+    names = ["cut_edges", "assortativity"]
+    others = topognn.layer_topometrics(model, "rolled", masks, metrics=names)
+    monkeypatch.setattr(layer_graphs, "_TOGETHER", 50_000)
+    before = count_syncs()
+    assert topognn.ramanujan(model, "rolled", masks).to_dict() == together.to_dict()
+    assert count_syncs() - before > 6
+    assert topognn.layer_topometrics(model, "rolled", masks, metrics=names).to_dict() == others.to_dict()
+
+
 def test_memory_of_a_large_layer() -> None:
     """Some 14 bytes a weight, and what is copied at a time: a layer of 4096 x 14336 stays below 2 GB."""
     layer, mask = nn.Linear(1500, 3000, bias=False), torch.empty(3000, 1500, dtype=torch.bool).bernoulli_(0.5)
@@ -294,8 +308,8 @@ def test_fake_cuda_and_its_sync_budget() -> None:
         of_groups = [0.0, 0, 0, 15, 3] + [0.0, 0, 6, 12, 0]
         rows = [*range(2 * len(scores.COLUMNS))]
         with answering(histogram + of_groups, rows):
-            table = scores.score_graphs("rolled", graphs, [layer.density for layer in layers.values()])
-    assert table["b"]["imdb"] == 2 * list(scores.COLUMNS).index("imdb") + 1
+            found = scores.score_graphs(list(graphs.values()), [layer.density for layer in layers.values()])
+    assert found == [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
 
 
 def test_fake_cuda_of_a_wide_layer_asks_every_five_products() -> None:

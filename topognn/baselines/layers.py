@@ -5,7 +5,7 @@ Source: Cunegatti et al., TMLR 2024, section 5 (comparison with bipartite encodi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from topognn.baselines.columns import EXTRA, PUBLISHED, SPECTRAL
 from topognn.baselines.scores import find_leading
 from topognn.baselines.tables import LayerTable, make_table
-from topognn.encoding.layer_graphs import Kind, encode_layers, find_layers
+from topognn.encoding.layer_graphs import Kind, encode_layers, find_layers, split_layers
 from topognn.errors import ConvergenceError, unknown_name
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
@@ -51,7 +51,7 @@ def layer_topometrics(
         UnknownNameError: There is no such kind or metric.
         See also :func:`topognn.bipartite`.
 
-    Two host syncs for the network, and what single metrics make (see :func:`topognn.topometrics`).
+    Two host syncs for every 134 million weights, and what single metrics make (see :func:`topognn.topometrics`).
 
     >>> import topognn
     >>> model, masks = topognn.example_model()
@@ -64,17 +64,21 @@ def layer_topometrics(
         if name not in LAYER_METRICS:
             raise unknown_name("metric", name, LAYER_METRICS)
     layers = find_layers(model, kind, masks, input_shape)
-    graphs = encode_layers(layers)
-    return measure_graphs(kind, graphs, [layer.density for layer in layers.values()], names)
+    columns: dict[str, list[float]] = {name: [] for name in ("nodes", "edges", "density", *names)}
+    for together in split_layers(layers):
+        graphs = list(encode_layers(together).values())
+        densities = [layer.density for layer in together.values()]
+        for name, values in measure_graphs(graphs, densities, names, kind != "unrolled").items():
+            columns[name] += values
+    return make_table(kind, list(layers), columns, dict.fromkeys(_COUNTS, int), PUBLISHED)
 
 
 def measure_graphs(
-    kind: str, graphs: Mapping[str, MultipartiteGraph], densities: Sequence[Tensor], names: Sequence[str]
-) -> LayerTable:
-    """Return the table of layers; see :func:`layer_topometrics`."""
-    found = list(graphs.values())
+    found: Sequence[MultipartiteGraph], densities: Sequence[Tensor], names: Sequence[str], rolled: bool
+) -> dict[str, list[float]]:
+    """Return the columns of layers, NaN where a number is not defined: one host sync, and those of single metrics."""
     columns: dict[str, list[Tensor]] = {"density": list(densities)}
-    columns |= _measure_spectra(found, names, kind != "unrolled")
+    columns |= _measure_spectra(found, names, rolled)
     for name in names:
         if name in EXTRA:
             columns[name] = [EXTRA[name](graph) for graph in found]
@@ -84,8 +88,7 @@ def measure_graphs(
     order = ["density", *names]
     numbers = iter(read(torch.stack([value.double() for name in order for value in columns[name]])))
     values = {name: [next(numbers) for _ in found] for name in order}
-    values = {"nodes": [g.num_nodes for g in found], "edges": [g.num_edges for g in found], **values}
-    return make_table(kind, list(graphs), values, dict.fromkeys(_COUNTS, int), PUBLISHED)
+    return {"nodes": [g.num_nodes for g in found], "edges": [g.num_edges for g in found], **values}
 
 
 def _measure_spectra(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from topognn.tracing import trace
 from topognn.tracing.layout import Connection, Layout, Partition
 
 Kind = Literal["rolled", "rolled-channel", "unrolled"]
+_TOGETHER = 2**27  # weights of layers that are measured together, at one set of host syncs
 KINDS = ("rolled", "rolled-channel", "unrolled")
 
 
@@ -116,6 +117,17 @@ def find_layers(
     weights = layout.weights()
     kept = resolve_masks(masks, weights, layout.weights)
     return dict(_roll_connections(layout, weights, kept, kind))
+
+
+def split_layers(layers: Mapping[str, LayerWeights]) -> Iterator[dict[str, LayerWeights]]:
+    """Yield layers in order, as many together as have not too many weights: their graphs are in memory at once."""
+    together: dict[str, LayerWeights] = {}
+    for name, layer in layers.items():
+        if together and sum(one.mask.numel() for one in together.values()) + layer.mask.numel() > _TOGETHER:
+            yield together
+            together = {}
+        together[name] = layer
+    yield together
 
 
 def encode_layers(layers: Mapping[str, LayerWeights]) -> dict[str, MultipartiteGraph]:

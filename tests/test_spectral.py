@@ -268,7 +268,7 @@ def test_a_vector_that_lives_in_one_layer(heavy: int, monkeypatch: pytest.Monkey
         return matrix.ConnectionProducts(self._layout, self._weights, partitions)
 
     monkeypatch.setattr(matrix.ConnectionProducts, "narrow", narrow)
-    monkeypatch.setattr(leading, "_GLIMPSE", 1)
+    monkeypatch.setattr(leading, "_GLIMPSE", 4)
     monkeypatch.setattr(lanczos, "CHECK_EVERY", 1)
     values = find_adjacency_eigenvalues(graph, 3, route="connections", tolerance=1e-6)
     want = np.abs(np.linalg.eigvalsh(dense_of(graph, True)))

@@ -253,12 +253,12 @@ def test_large_networks_are_searched_where_vectors_can_be(name: str, monkeypatch
 
 @pytest.mark.parametrize("heavy", [0, 7, 15])
 def test_a_vector_that_lives_in_one_layer(heavy: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 16 layers one weighs ten times more: the search narrows to a few, and finds what a full one does."""
+    """Of 16 layers one weighs thirty times more: the search narrows to a few, and finds what a full one does."""
     monkeypatch.setattr(leading, "_LARGE", 0)
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(40, 40) for _ in range(16)))
     with torch.no_grad():
-        model[heavy].weight *= 10
+        model[heavy].weight *= 30
     masks = topognn.prune(model, "uniform", 0.5, input_shape=(40,))
     graph = topognn.encode(model, (40,), masks)
     narrowed: list[range] = []

@@ -61,7 +61,8 @@ def find_adjacency_eigenvalues(
     def pose_one_side(products: Products, dtype: torch.dtype) -> Problem:
         gram = Gram(graph, sides, products)
         start = _start(pairs, gram.collect(_narrow(degrees, products, dtype)))
-        return Problem(gram, start, gram.spread, gram.collect)
+        # The smaller side of a few partitions may be the larger side of all: vectors go by way of both.
+        return Problem(gram, start, lambda x: gram.spread(x) + gram.cross(x), gram.collect)
 
     squares = find_leading(graph, name, pose_one_side, pairs, mul, weighted=weighted, tolerance=tolerance, route=route)
     singular = squares.values.clamp(min=0).sqrt()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
+import weakref
 from typing import Any
 
 import pytest
@@ -280,7 +282,7 @@ def test_a_resumed_run_ends_with_the_same_weights(name: str) -> None:
     assert counts(scheduler) != [54, 288, 60]
 
 
-def test_tied_weights_and_other_devices_of_thought() -> None:
+def test_tied_weights_have_one_mask() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
     net[2].weight = net[0].weight
@@ -293,6 +295,18 @@ def test_tied_weights_and_other_devices_of_thought() -> None:
         scheduler.step()
     assert {key: int(mask.sum()) for key, mask in scheduler.masks.items()} == {"0.weight": 32}
     assert (net[2].weight != 0).sum() <= 32
+
+
+def test_a_scheduler_that_is_gone_holds_nothing() -> None:
+    net, optimizer, scheduler = make("rigl", every=1)
+    alive = weakref.ref(scheduler)
+    del scheduler
+    gc.collect()
+    assert alive() is None
+    backward(net, 0)  # its hooks are still there, and do nothing
+    second = SET(net, optimizer, 0.5, total_steps=4, every=1)
+    train(net, optimizer, second, range(3))
+    assert sum(counts(second)) == 201
 
 
 # -- bad input ----------------------------------------------------------------------------------------------

@@ -64,6 +64,8 @@ def test_graphs_of_a_series_are_those_of_fresh_encodings(name: str) -> None:
         assert graph.num_uses == fresh.num_uses and [k.count for k in graph.kept] == [k.count for k in fresh.kept]
         assert all(torch.equal(a.values, b.values) for a, b in zip(graph.kept, fresh.kept, strict=True))
         same_values(topognn.topometrics(graph, QUICK), topognn.topometrics(fresh, QUICK))
+        if round_number < 2:
+            continue
         found, expected = topognn.topometrics(graph, SPECTRAL), topognn.topometrics(fresh, SPECTRAL)
         for metric in SPECTRAL:  # searched from where the last one ended: equal to the tolerance of either
             assert found[metric] == pytest.approx(expected[metric], rel=1e-5, abs=1e-5, nan_ok=True), metric

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -211,10 +212,13 @@ class DropAndGrow:
                     buffer.masked_fill_(changed.to(buffer.device), 0)
 
     def _make_hook(self, name: str) -> Callable[[Tensor], None]:
+        scheduler = weakref.ref(self)  # the hook stays with the parameter, and must not keep the scheduler alive
+
         def see(gradient: Tensor) -> None:
-            if self._wants_gradients(self.steps + 1):
-                held = self._gradients.get(name)
-                self._gradients[name] = gradient.detach().clone() if held is None else held + gradient.detach()
+            owner = scheduler()
+            if owner is not None and owner._wants_gradients(owner.steps + 1):
+                held = owner._gradients.get(name)
+                owner._gradients[name] = gradient.detach().clone() if held is None else held + gradient.detach()
 
         return see
 

@@ -14,9 +14,11 @@ import torch
 from torch._subclasses import FakeTensor, FakeTensorMode
 
 import topognn
-from tests.architectures import NAMED
+from tests.architectures import NAMED, Architecture, step
 from topognn.encoding.multipartite import encode_kept
 from topognn.kernels import host, launch
+from topognn.metrics import leading
+from topognn.operators import matrix
 from topognn.operators.matrix import KINDS
 from topognn.tracing.layout import Layout
 
@@ -26,9 +28,9 @@ FREE = [name for name, metric in topognn.METRICS.items() if name != "k_core" and
 
 
 @contextmanager
-def fake_graph(name: str, shortcuts: str = "parametric") -> Iterator[topognn.MultipartiteGraph]:
-    """Encode a named architecture on a fake CUDA device, at a declared budget of one host sync."""
-    architecture = NAMED[name]
+def fake_graph(name: str | Architecture, shortcuts: str = "parametric") -> Iterator[topognn.MultipartiteGraph]:
+    """Encode an architecture on a fake CUDA device, at a declared budget of one host sync."""
+    architecture = NAMED[name] if isinstance(name, str) else name
     layout = topognn.trace(architecture.build(), architecture.input_shape, shortcuts=shortcuts)
     assert layout.weights is not None
     real = topognn.encode(layout, masks=architecture.masks())
@@ -100,6 +102,18 @@ def test_spectra_take_one_sync_every_five_products(name: str) -> None:
         with host.answering([1e-7]):
             assert is_on_cuda(topognn.topometrics(graph, ["conductance"]).tensor)
     assert "weigh_crossing" in {entry.kernel for entry in launch.recorded}
+
+
+def test_a_narrow_search_takes_one_sync_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leading, "_LARGE", 0)
+    monkeypatch.setattr(matrix, "_EDGES_A_CONNECTION", -1)
+    monkeypatch.setattr(matrix, "_EDGES_A_MULTIPLICATION", 0)
+    chain = Architecture((4,), tuple(step("linear", n, out=4) for n in range(6)))
+    with fake_graph(chain) as graph:
+        few = [9.0, 9.0, *(0.0 for _ in graph.partitions[2:])]  # largest degrees, of which two are of any account
+        glimpse, inner, whole = ([1.0], [1e-3]), ([1e-5], [1e-7]), ([1e-7],)
+        with host.answering(*glimpse, [*few, 8.0], *inner, *whole):
+            assert is_on_cuda(topognn.topometrics(graph, ["spectral_radius"]).tensor)
 
 
 def test_parallel_edges_take_one_more_sync_a_matrix() -> None:

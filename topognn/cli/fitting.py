@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from topognn.cli.display import make_console
 from topognn.cli.measuring import pick_device
 from topognn.cli.sources import ArgumentError, find_source
-from topognn.cli.training import TrainingRequest
 from topognn.data import Dataset, Loader, get_data
 from topognn.errors import unknown_name
 from topognn.monitoring.monitor import TopometricsMonitor
@@ -26,6 +25,29 @@ from topognn.pruning.dynamic import DYNAMIC, DropAndGrow
 from topognn.training import Progress, Recipe, paper_recipe, train
 from topognn.training.loggers import Log, log_to_tensorboard, log_to_wandb
 from topognn.training.saving import CHECKPOINT, load_checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRequest:
+    """The arguments of `topognn train`; see its help."""
+
+    model: str
+    data: str
+    pruner: str | None = None
+    sparsity: float | None = None
+    epochs: int | None = None
+    batch_size: int = 128
+    lr: float = 0.1
+    weight_decay: float | None = None
+    seed: int = 0
+    device: str | None = None
+    root: str | None = None
+    out: str | None = None
+    resume: bool = False
+    metrics: str | None = None
+    every: int = 100
+    tensorboard: bool = False
+    wandb: str | None = None
 
 
 def fit(request: TrainingRequest) -> None:

@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
 
 from topognn.cli.sources import FORMS
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingRequest:
-    """The arguments of `topognn train`; see its help."""
-
-    model: str
-    data: str
-    pruner: str | None = None
-    sparsity: float | None = None
-    epochs: int | None = None
-    batch_size: int = 128
-    lr: float = 0.1
-    weight_decay: float | None = None
-    seed: int = 0
-    device: str | None = None
-    root: str | None = None
-    out: str | None = None
-    resume: bool = False
-    metrics: str | None = None
-    every: int = 100
-    tensorboard: bool = False
-    wandb: str | None = None
 
 
 def train(
@@ -54,7 +30,7 @@ def train(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Train a masked model as the study does; interrupted, it goes on to the same weights with --resume."""
-    from topognn.cli.fitting import fit
+    from topognn.cli.fitting import TrainingRequest, fit
 
     fit(
         TrainingRequest(

@@ -39,7 +39,11 @@ def naive_rolled(layer: Any, mask: Tensor, by_channel: bool) -> tuple[int, int, 
 
 def naive_scores(layer: Any, mask: Tensor, by_channel: bool) -> Numbers:
     """Section 4 of the definitions to the letter, on the whole dense matrix."""
-    left, right, edges = naive_rolled(layer, mask, by_channel)
+    return naive_scores_of(*naive_rolled(layer, mask, by_channel), mask)
+
+
+def naive_scores_of(left: int, right: int, edges: Edges, mask: Tensor) -> Numbers:
+    """The same of edges, however they were found."""
     ones, weights = np.zeros((left, right)), np.zeros((left, right))
     for (u, v), w in edges.items():
         ones[u, v - left], weights[u, v - left] = 1, w

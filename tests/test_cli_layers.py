@@ -65,13 +65,16 @@ def test_the_table_shows_the_same_numbers() -> None:
     assert all(len(line) <= 120 for line in result.stdout.splitlines()[:-1])
 
 
-def test_unrolled_layers_have_topometrics_alone() -> None:
-    result = invoke("layers", *ARGS, "--encoding", "unrolled", "--metrics", "one_hop", "--json", "-")
+def test_unrolled_layers(tmp_path: Path) -> None:
+    lines = ["from torch import nn", "def make():"]
+    lines += ["    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 3))", ""]
+    (tmp_path / "net.py").write_text("\n".join(lines))
+    args = (f"{tmp_path / 'net.py'}:make", "--input", "1x6x6", "--pruner", "uniform", "--sparsity", 0.3)
+    result = invoke("layers", *args, "--encoding", "unrolled", "--metrics", "one_hop", "--json", "-")
     found = json.loads(result.stdout)
-    assert "ramanujan" not in found
-    model, masks = pruned()
-    want = topognn.layer_topometrics(model, "unrolled", masks, (3, 32, 32), ["one_hop"])
-    assert found["topometrics"] == want.to_dict()
+    sizes = [layer["nodes"] for layer in found["topometrics"]["layers"]]
+    assert sizes == [36 + 64, 64 + 3]
+    assert all(layer["delta_r"] is not None for layer in found["ramanujan"]["layers"])
 
 
 def test_every_layer_metric_by_default() -> None:

@@ -15,6 +15,7 @@ from torch._subclasses import FakeTensorMode
 import topognn
 from tests.naive_layers import naive_rolled
 from topognn.baselines import layers as module
+from topognn.baselines import unrolled
 from topognn.baselines.columns import EXTRA, PUBLISHED, PUBLISHED_RAMANUJAN, SPECTRAL
 from topognn.baselines.layers import LAYER_METRICS, measure_graphs
 from topognn.encoding.layer_graphs import KINDS, encode_layers, roll
@@ -120,7 +121,7 @@ def test_an_eigenvalue_that_is_not_found_is_missing_alone(monkeypatch: pytest.Mo
         raise ConvergenceError("not found")
 
     model, masks = small()
-    monkeypatch.setattr(module, "find_adjacency_eigenvalues", fail)
+    monkeypatch.setattr(unrolled, "find_eigenpairs", fail)
     monkeypatch.setattr(module, "spectral_radius", fail)
     monkeypatch.setitem(topognn.METRICS, "conductance", topognn.METRICS["conductance"]._replace(of=fail))
     names = ["conductance", "cut_edges", "spectral_gap", "spectral_radius_unweighted", "delta_s_relative"]

@@ -17,12 +17,13 @@ from torch._subclasses import FakeTensorMode
 
 import topognn
 from tests.memory import peak_bytes
-from tests.naive_layers import Numbers, naive_scores
+from tests.naive import bare, responses
+from tests.naive_layers import Numbers, naive_scores, naive_scores_of
+from tests.test_fake_cuda import fake
 from tests.test_golden import load
-from topognn.baselines import classes, scores, singular
+from topognn.baselines import classes, scores, singular, unrolled
 from topognn.encoding import layer_graphs
-from topognn.encoding.layer_graphs import encode_layers, roll
-from topognn.errors import UnsupportedOperation
+from topognn.encoding.layer_graphs import LayerWeights, _cut_out, encode_layers, roll
 from topognn.kernels.host import answering, count_syncs
 from topognn.lanczos import find_eigenpairs
 
@@ -278,9 +279,61 @@ def test_a_table_of_layers() -> None:
     assert frame.loc["0", "delta_r"] == 1 and frame["delta_r"].isna().sum() == 1
 
 
-def test_unrolled_is_refused() -> None:
-    with pytest.raises(UnsupportedOperation, match="pass kind='rolled'"):
-        topognn.ramanujan(nn.Linear(2, 2), "unrolled", None, (2,))
+UNROLLED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
+    "conv2d": (lambda: nn.Conv2d(3, 8, 3, padding=1), (3, 6, 6), 0.4),
+    "conv2d, strided": (lambda: nn.Conv2d(2, 12, 3, stride=2), (2, 7, 7), 0.6),
+    "conv2d, dense": (lambda: nn.Conv2d(2, 6, 2), (2, 4, 4), 1.0),
+    "conv2d, empty": (lambda: nn.Conv2d(2, 6, 2), (2, 4, 4), 0.0),
+    "grouped": (lambda: nn.Conv2d(4, 12, 2, groups=2), (4, 5, 5), 0.7),
+    "depthwise": (lambda: nn.Conv1d(4, 4, 3, groups=4), (4, 9), 0.8),
+    "conv3d": (lambda: nn.Conv3d(2, 6, 2), (2, 3, 3, 3), 0.6),
+    "tokens": (lambda: nn.Linear(9, 7), (4, 9), 0.5),
+    "one edge": (lambda: nn.Conv2d(1, 1, 2), (1, 2, 2), 0.25),
+}
+
+
+@pytest.mark.parametrize("name", UNROLLED)
+def test_unrolled_layers_against_a_dense_svd(name: str) -> None:
+    make, shape, density = UNROLLED[name]
+    torch.manual_seed(4)
+    layer: Any = make()
+    count = round(density * layer.weight.numel())
+    mask = (torch.randperm(layer.weight.numel()) < count).view(layer.weight.shape)
+    (row,) = topognn.ramanujan(nn.Sequential(layer), "unrolled", {"0.weight": mask}, shape).values()
+    response, out = responses(bare(layer, mask), shape)
+    left, right = math.prod(shape), math.prod(out)
+    edges = {(int(u), left + int(v)): float(response[u, v]) for u, v in response.nonzero()}
+    check(row, naive_scores_of(left, right, edges, mask), name)
+
+
+def test_what_lanczos_does_not_find_in_an_unrolled_layer_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **more: Any) -> Any:
+        raise topognn.ConvergenceError("no")
+
+    monkeypatch.setattr(unrolled, "find_eigenpairs", fail)
+    layer, mask = nn.Conv2d(2, 6, 2), torch.ones(6, 2, 2, 2, dtype=torch.bool)
+    (row,) = topognn.ramanujan(nn.Sequential(layer), "unrolled", {"0.weight": mask}, (2, 4, 4)).values()
+    missing = {"delta_r", "spectral_gap", "imdb", "iterative_spectral_gap", "random_bound", "delta_s", "is_ramanujan"}
+    assert {name for name in row if row[name] is None} == missing
+
+
+def test_fake_cuda_of_an_unrolled_layer() -> None:
+    """One read each for kept weights, degrees, touched nodes and the table, and those of Lanczos."""
+    cuda = torch.device("cuda", 0)
+    layout = topognn.trace(nn.Conv2d(2, 4, 3, padding=1), (2, 5, 5))
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        (connection,) = fake(layout, mode).to(cuda).connections
+        mask = torch.empty(4, 2, 3, 3, dtype=torch.bool, device=cuda)
+        density = torch.empty((), dtype=torch.float64, device=cuda)
+        weights = LayerWeights(_cut_out(connection), mask, torch.empty(4, 2, 3, 3, device=cuda), density)
+        with answering([30, 500]):
+            (graph,) = encode_layers({"a": weights}).values()
+        histogram = [50.0 if degree == 10 else 0.0 for degree in range(37)]
+        row = [float(n) for n in range(len(scores.COLUMNS))]
+        with answering(histogram, [300], [1e-7], [1e-7], row):
+            assert scores.score_graphs([graph], [density], False) == [row]
+        with answering(histogram, [100], [1e-7], [1e-7], [1e-7], [1e-7], row):  # d_r = 5: the subgraph is solved too
+            assert scores.score_graphs([graph], [density], False) == [row]
 
 
 def test_three_host_syncs_a_network() -> None:
@@ -308,7 +361,7 @@ def test_fake_cuda_and_its_sync_budget() -> None:
         of_groups = [0.0, 0, 0, 15, 3] + [0.0, 0, 6, 12, 0]
         rows = [*range(2 * len(scores.COLUMNS))]
         with answering(histogram + of_groups, rows):
-            found = scores.score_graphs(list(graphs.values()), [layer.density for layer in layers.values()])
+            found = scores.score_graphs(list(graphs.values()), [layer.density for layer in layers.values()], True)
     assert found == [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
 
 

@@ -95,11 +95,11 @@ def _split_by_degree(graphs: Sequence[MultipartiteGraph]) -> tuple[list[Tensor],
     for graph in graphs:
         groups, right, left = get_blocks(graph, False).shape
         counts = [[next(numbers) for _ in range(right + 1)] for _ in range(groups)] if right >= LEAST else []
-        pieces.append(_list_pieces(counts, left))
+        pieces.append(list_pieces(counts, left))
     return orders, pieces
 
 
-def _list_pieces(counts: Sequence[Sequence[int]], left: int) -> list[Piece]:
+def list_pieces(counts: Sequence[Sequence[int]], left: int) -> list[Piece]:
     """Return the pieces that ``counts[group][degree]`` left nodes make, without degrees that cannot have d_r >= 3."""
     by_degree: dict[int, list[Piece]] = defaultdict(list)
     for group, histogram in enumerate(counts):

@@ -18,7 +18,7 @@ from topognn.errors import ConvergenceError, unknown_name
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.masks import Masks
-from topognn.metrics.spectral import find_adjacency_eigenvalues, spectral_radius
+from topognn.metrics.spectral import spectral_radius
 from topognn.report import METRICS, topometrics
 from topognn.tracing.layout import Layout
 
@@ -44,8 +44,9 @@ def layer_topometrics(
 
     Returns:
         A row a layer: ``nodes``, ``edges``, ``density`` (kept fraction of the layer's weights) and the metrics, None
-        where one is not defined or an eigenvalue could not be found to 1e-6. ``.means`` are those of the network;
-        ``.published`` is the same table in the columns of the released ones, as far as the metrics make them.
+        where one is not defined or an eigenvalue could not be found (to 1e-6; those of gaps of unrolled layers to
+        1e-5). ``.means`` are those of the network; ``.published`` is the same table in the columns of the released
+        ones, as far as the metrics make them.
 
     Raises:
         UnknownNameError: There is no such kind or metric.
@@ -97,23 +98,15 @@ def _measure_spectra(
     """Return what follows from the two largest singular values of each layer: by Gram matrices where it is rolled."""
     columns: dict[str, list[Tensor]] = {}
     if not SPECTRAL.keys().isdisjoint(names):
-        two = find_leading(graphs, False) if rolled else [_find_singular(graph, False) for graph in graphs]
+        two = find_leading(graphs, False, rolled)
         for name in SPECTRAL.keys() & set(names):
             columns[name] = [SPECTRAL[name](s, graph) for s, graph in zip(two, graphs, strict=True)]
     if "spectral_gap" in names:
-        two = find_leading(graphs, True) if rolled else [_find_singular(graph, True) for graph in graphs]
+        two = find_leading(graphs, True, rolled)
         columns["spectral_gap"] = [s[0] - s[1] for s in two]
     if "spectral_radius_unweighted" in names:
         columns["spectral_radius_unweighted"] = [_find_radius(graph) for graph in graphs]
     return columns
-
-
-def _find_singular(graph: MultipartiteGraph, weighted: bool) -> Tensor:
-    """Return the two largest singular values of an unrolled layer, NaN if they were not found; float64 ``(2,)``."""
-    try:
-        return find_adjacency_eigenvalues(graph, 3, weighted=weighted).abs()[[0, 2]]
-    except ConvergenceError:
-        return torch.full((2,), torch.nan, dtype=torch.float64, device=graph.device)
 
 
 def _find_radius(graph: MultipartiteGraph) -> Tensor:

@@ -15,8 +15,8 @@ from topognn.baselines.classes import LEAST, DegreeClasses, find_degree_classes,
 from topognn.baselines.columns import PUBLISHED_RAMANUJAN
 from topognn.baselines.singular import find_largest_two, make_gram
 from topognn.baselines.tables import LayerTable, make_table
+from topognn.baselines.unrolled import find_leading_unrolled, find_unrolled_classes
 from topognn.encoding.layer_graphs import Kind, encode_layers, find_layers, split_layers
-from topognn.errors import UnsupportedOperation
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.masks import Masks
@@ -58,7 +58,7 @@ def ramanujan(
 
     Args:
         model, masks, input_shape: See :func:`topognn.bipartite`.
-        kind: ``"rolled"`` or ``"rolled-channel"``.
+        kind: ``"rolled"``, ``"rolled-channel"``, or, by far slower, ``"unrolled"``.
 
     Returns:
         A row a layer, in which None stands for what is not defined: in an empty layer everything but sizes, and where
@@ -67,12 +67,12 @@ def ramanujan(
         ``.published`` has the released tables' columns.
 
     Raises:
-        UnsupportedOperation: ``kind`` is ``"unrolled"``.
-        See also :func:`topognn.bipartite`.
+        See :func:`topognn.bipartite`.
 
     Singular values have relative errors of 1e-6 at most. Three host syncs for every 134 million weights, with what
     the eigenvalue solver makes and, for layers both of whose sides pass 1,024 nodes, one every five products. Takes
-    some 14 bytes a weight of the layers that are measured together.
+    some 14 bytes a weight of the layers that are measured together. ``"unrolled"`` works by Lanczos, a degree at a
+    time; what that does not find to 1e-5 is None.
 
     >>> import topognn
     >>> model, masks = topognn.example_model()
@@ -80,30 +80,28 @@ def ramanujan(
     >>> table["2"]["edges"], round(table["2"]["delta_r"], 4), table["2"]["imdb"]
     (5, 0.3184, None)
     """
-    if kind == "unrolled":
-        raise UnsupportedOperation(
-            "Ramanujan metrics are those of weights, not of their uses: pass kind='rolled' or 'rolled-channel'"
-        )
     layers = find_layers(model, kind, masks, input_shape)
     rows: list[list[float]] = []
     for together in split_layers(layers):
         graphs = encode_layers(together)
-        rows += score_graphs(list(graphs.values()), [layer.density for layer in together.values()])
+        rows += score_graphs(list(graphs.values()), [layer.density for layer in together.values()], kind != "unrolled")
     columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
     return make_table(kind, list(layers), columns, COLUMNS, PUBLISHED_RAMANUJAN)
 
 
-def score_graphs(found: Sequence[MultipartiteGraph], densities: Sequence[Tensor]) -> list[list[float]]:
-    """Return a row of :data:`COLUMNS` for each rolled layer, NaN where one is not defined: two host syncs."""
-    classes = find_degree_classes(found)
-    singular, weighted = find_leading(found, False), find_leading(found, True)
+def score_graphs(found: Sequence[MultipartiteGraph], densities: Sequence[Tensor], rolled: bool) -> list[list[float]]:
+    """Return a row of :data:`COLUMNS` for each layer, NaN where one is not defined: two host syncs if rolled."""
+    classes = find_degree_classes(found) if rolled else find_unrolled_classes(found)
+    singular, weighted = find_leading(found, False, rolled), find_leading(found, True, rolled)
     rows = [_score(*each) for each in zip(found, densities, singular, weighted, classes, strict=True)]
     numbers = iter(read(torch.cat(rows)))
     return [[next(numbers) for _ in COLUMNS] for _ in found]
 
 
-def find_leading(graphs: Sequence[MultipartiteGraph], weighted: bool) -> list[Tensor]:
-    """Return the two largest singular values of each rolled layer; float64 ``(2,)`` each."""
+def find_leading(graphs: Sequence[MultipartiteGraph], weighted: bool, rolled: bool) -> list[Tensor]:
+    """Return the two largest singular values of each layer; float64 ``(2,)`` each. By Gram matrices if ``rolled``."""
+    if not rolled:
+        return [find_leading_unrolled(graph, weighted) for graph in graphs]
     sizes = [min(get_blocks(graph, False).shape[1:]) for graph in graphs]
     order = sorted(range(len(graphs)), key=sizes.__getitem__)
     solved = find_largest_two(make_gram(get_blocks(graphs[n], weighted)) for n in order)

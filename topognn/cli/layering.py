@@ -64,7 +64,7 @@ class LayerOutcome(NamedTuple):
     Attributes:
         request, encoding: The arguments; see the command's help.
         origin: Where the masks are from, in words.
-        tables: By name: ``ramanujan`` (not of unrolled layers) and ``topometrics``.
+        tables: By name: ``ramanujan`` and ``topometrics``.
     """
 
     request: Request
@@ -116,8 +116,10 @@ def measure_layers(request: Request, encoding: str) -> LayerOutcome:
     model, shape = build_model(request, pick_device(request.device))
     masks = make_masks(model, request, shape)
     kind: Any = encoding
-    tables = {} if kind == "unrolled" else {"ramanujan": topognn.ramanujan(model, kind, masks)}
-    tables["topometrics"] = topognn.layer_topometrics(model, kind, masks, shape, names)
+    tables = {
+        "ramanujan": topognn.ramanujan(model, kind, masks, shape),
+        "topometrics": topognn.layer_topometrics(model, kind, masks, shape, names),
+    }
     return LayerOutcome(request, encoding, describe_origin(request), tables)
 
 

@@ -88,8 +88,10 @@ def convolve(connection: Connection, weight: Tensor, elements: Tensor) -> Tensor
         return (elements.view(batch, -1, c.in_channels) @ weight.view(c.kernel[0], -1).T).reshape(batch, -1)
     if is_volume(c):
         return convolve_volume(c, weight, elements)
-    image = _window(c, elements)
-    return F.conv2d(image, weight, stride=c.stride, dilation=c.dilation, groups=c.groups).view(batch, -1)
+    if _is_plain(c):  # torch pads as it goes, which is cheaper than an image with margins
+        image = elements.reshape(batch, c.in_channels, *c.input_positions)
+        return F.conv2d(image, weight, None, c.stride, c.padding, c.dilation, c.groups).view(batch, -1)
+    return F.conv2d(_window(c, elements), weight, None, c.stride, 0, c.dilation, c.groups).view(batch, -1)
 
 
 def convolve_back(connection: Connection, weight: Tensor, targets: Tensor) -> Tensor:
@@ -101,10 +103,13 @@ def convolve_back(connection: Connection, weight: Tensor, targets: Tensor) -> Te
         return (targets.view(batch, -1, c.kernel[0]) @ weight.view(c.kernel[0], -1)).reshape(batch, -1)
     if is_volume(c):
         return convolve_volume_back(c, weight, targets)
-    image = F.conv_transpose2d(
-        targets.view(batch, c.kernel[0], *c.positions), weight, stride=c.stride, dilation=c.dilation, groups=c.groups
-    )
-    return F.pad(image, [-side for side in _margins(c)]).reshape(batch, -1)
+    image = targets.view(batch, c.kernel[0], *c.positions)
+    if _is_plain(c):
+        beyond = [c.input_positions[axis] - _reach(c, axis) + 2 * c.padding[axis] for axis in (0, 1)]
+        back = F.conv_transpose2d(image, weight, None, c.stride, c.padding, beyond, c.groups, c.dilation)
+        return back.reshape(batch, -1)
+    back = F.conv_transpose2d(image, weight, None, c.stride, 0, 0, c.groups, c.dilation)
+    return F.pad(back, [-side for side in _margins(c)]).reshape(batch, -1)
 
 
 def count_uses(connection: Connection, elements: Tensor, targets: Tensor) -> Tensor:
@@ -144,12 +149,22 @@ def _is_linear(c: Connection) -> bool:
     return single or c.place_stride > 1 or c.target_place_stride > 1
 
 
+def _is_plain(c: Connection) -> bool:
+    """Tell whether a layer reads its input with the same padding on all sides, as far as it goes."""
+    beyond = (c.input_positions[axis] - _reach(c, axis) + 2 * c.padding[axis] for axis in (0, 1))
+    return all(0 <= more < step for more, step in zip(beyond, c.stride, strict=True))
+
+
+def _reach(c: Connection, axis: int) -> int:
+    """Return how many places the layer's outputs reach over, from the first to the last."""
+    return (c.positions[axis] - 1) * c.stride[axis] + (c.kernel[2 + axis] - 1) * c.dilation[axis] + 1
+
+
 def _margins(c: Connection) -> list[int]:
     """Return left, right, top, bottom: what to add to an input so that an unpadded convolution just covers it."""
     sides = []
     for axis in (1, 0):
-        reach = (c.positions[axis] - 1) * c.stride[axis] + (c.kernel[2 + axis] - 1) * c.dilation[axis] + 1
-        sides += [c.padding[axis], reach - c.input_positions[axis] - c.padding[axis]]
+        sides += [c.padding[axis], _reach(c, axis) - c.input_positions[axis] - c.padding[axis]]
     return sides
 
 

@@ -124,8 +124,7 @@ def _load(name: str, root: str | None, side: int, train_count: int, test_count: 
     ]
     values = parts[0].images.double() / 255
     spread, mean = torch.std_mean(values, dim=(0, 2, 3))
-    statistics = [tuple(read(part)) for part in (mean, spread)]
-    return Dataset(data.name, parts[0], parts[1], data.num_classes, *statistics)
+    return Dataset(data.name, parts[0], parts[1], data.num_classes, tuple(read(mean)), tuple(read(spread)))
 
 
 def shrink(images: Tensor, side: int) -> Tensor:

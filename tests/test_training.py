@@ -263,7 +263,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path: Path) -> Non
     deadline = time.monotonic() + 60
     while not checkpoint.is_file() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
-    time.sleep(0.1)
+    time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert torch.load(checkpoint, weights_only=True)["step"] < 56  # it was killed on the way

@@ -33,12 +33,14 @@ class Eigenpairs(NamedTuple):
         vectors: ``(count, size)``, orthonormal; zero where an operator has fewer eigenvalues than were asked for.
         residuals: Norms of A v - value * v; float64 ``(count,)``.
         products: How many times the operator was applied to a block of vectors.
+        foremost: ``vectors``, and as many more as fill the block, converged or not: where a like search can begin.
     """
 
     values: Tensor
     vectors: Tensor
     residuals: Tensor
     products: int
+    foremost: Tensor
 
 
 def find_eigenpairs(
@@ -105,7 +107,8 @@ def find_eigenpairs(
         scale = (foremost * values[:count].abs().clamp(min=tolerance**2 * foremost)).sqrt()
         (worst,) = read((residuals / scale).max().reshape(1))
         if at >= count and (worst <= tolerance or products >= max_products):
-            pairs = Eigenpairs(values[:count], turn[:, :count].T.to(every.dtype) @ basis[:at], residuals, products)
+            foremost = turn[:, : max(count, block)].T.to(every.dtype) @ basis[:at]
+            pairs = Eigenpairs(values[:count], foremost[:count], residuals, products, foremost)
             if worst <= tolerance:
                 return pairs
             raise ConvergenceError(

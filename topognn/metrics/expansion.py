@@ -21,6 +21,8 @@ from topognn.operators.matrix import get_weighted_degrees
 from topognn.operators.sides import Gram, Products, find_sides
 from topognn.plain_graph import Graph, get_simple_rows
 
+BLOCK = 2  # vectors that search for one eigenvalue: the next is often close to it
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Expansion:
@@ -104,7 +106,7 @@ def find_expansion(graph: Graph, *, weighted: bool = True) -> Expansion:
 
     def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
         narrow, diagonal = scale.to(dtype), inside.to(dtype)
-        start = begin(graph, name, draw_start(1, graph.num_nodes, 0, graph.device, dtype)) * diagonal
+        start = begin(graph, name, draw_start(BLOCK, graph.num_nodes, 0, graph.device, dtype)) * diagonal
 
         def apply(x: Tensor) -> Tensor:  # 2 - Laplacian: what is wanted is its largest, and nothing is negative
             return diagonal * x + narrow * products.adjacency(narrow * x)
@@ -117,7 +119,7 @@ def find_expansion(graph: Graph, *, weighted: bool = True) -> Expansion:
         gram = Gram(graph, sides, products, scale)
         first = gram.collect(known.to(dtype)[None])
         first = first / torch.linalg.vector_norm(first.double()).clamp(min=torch.finfo(dtype).tiny).to(dtype)
-        start = begin(graph, name, draw_start(1, gram.size, 0, graph.device, dtype))
+        start = begin(graph, name, draw_start(BLOCK, gram.size, 0, graph.device, dtype))
         start = start * gram.collect(inside.to(dtype)[None])
         found = remember(graph, name, find_eigenpairs(gram, start, 1, tolerance=TOLERANCE, deflate=first))
         values = found.values.clamp(min=0).sqrt()

@@ -27,7 +27,7 @@ from topognn.plain_graph import Graph
 
 _LARGE = 1_000_000  # nodes from which on a network is narrowed
 _GLIMPSE = 10  # products that tell roughly how large the eigenvalues are
-_NEW = 0.01  # share of new directions where a search begins near what the last one found
+_NEW = 0.1  # share of new directions where a search begins near what the last one found
 _NEGLIGIBLE = 1e-4  # to what an eigenvector has decayed where it is cut off
 
 
@@ -125,7 +125,7 @@ def begin(graph: Graph, name: str, start: Tensor) -> Tensor:
 def remember(graph: Graph, name: str, found: Eigenpairs) -> Eigenpairs:
     """Keep eigenvectors for the next graph of a series to begin from; return ``found``."""
     if isinstance(graph, MultipartiteGraph) and graph.remembered is not None:
-        graph.remembered[name] = found.vectors
+        graph.remembered[name] = found.foremost
     return found
 
 

@@ -26,7 +26,7 @@ Route = Literal["rows", "connections"]
 KINDS = ("out", "in", "adjacency", "laplacian", "normalized_laplacian")
 
 _EDGES_A_MULTIPLICATION = 0.04
-_EDGES_A_CONNECTION = 200_000
+_EDGES_A_CONNECTION = 400_000
 
 Product = Callable[[Tensor], Tensor]
 
@@ -75,7 +75,7 @@ def linear_operator(
         weighted: Whether edges count with their weights, or each as 1.
         route: ``"rows"``: a kernel over the graph's rows. ``"connections"``: convolutions of the layers' dense
             weights, which takes the memory of activations and no edge. By default the cheaper one: rows where there
-            are at most as many edges as 4 % of the dense network's multiply-accumulates and 200,000 a layer, if they
+            are at most as many edges as 4 % of the dense network's multiply-accumulates and 400,000 a layer, if they
             fit in memory; and always rows for graphs without layers, and for unweighted graphs with parallel edges,
             which convolutions would count apart.
         dtype: float32 or float64, of the vectors; rows and degrees are added up in float64 in either.

@@ -76,7 +76,7 @@ def leading_eigenvalue(layout: Layout, weights: Mapping[str, Tensor], *, toleran
     with torch.no_grad():
         vector = find_eigenpairs(products.adjacency, start, 1, tolerance=tolerance).vectors
     total = kernels[0].new_zeros(())
-    with exact_convolutions(layout.connections):
+    with exact_convolutions():
         for c, kernel in zip(layout.connections, kernels, strict=True):
             if c.sources:
                 first, end = get_window(layout, c)

@@ -117,7 +117,7 @@ def find_uses(
     """
     layout = graph.layout
     found = []
-    with exact_convolutions(layout.connections):
+    with exact_convolutions():
         for c, k, have in zip(layout.connections, graph.kept, known, strict=True):
             mask = torch.zeros_like(k.mask) if have is None else have
             if have is None and c.sources and c.weight is not None:

@@ -76,7 +76,7 @@ def _search(connection: Connection, weight: Tensor, dtype: torch.dtype) -> Tenso
     inside = (first > 0).to(dtype)
     there, again = (forth, back) if by_source else (back, forth)
     start = draw_start(1, first.numel(), 0, weight.device, dtype) * inside
-    with exact_convolutions([connection]):
+    with exact_convolutions():
         # The identity is added so that a value of 0 is found as surely as any other.
         found = find_eigenpairs(lambda x: inside * x + again(there(x)), start, 1, tolerance=TOLERANCE, deflate=first)
         value = torch.linalg.vector_norm(there(found.vectors).double())  # its square would lose half of the digits

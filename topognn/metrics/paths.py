@@ -76,7 +76,7 @@ class Paths:
         """Return (value, exponent) of the sum over each connection's edges (u, v) of forward(u) w(u, v) backward(v)."""
         layout, found = self._graph.layout, []
         zero = torch.zeros_like(self.forward.exponents[0])
-        with exact_convolutions(layout.connections):
+        with exact_convolutions():
             for c, weight in zip(layout.connections, self._weights, strict=True):
                 if not c.sources:
                     found.append((zero, zero))

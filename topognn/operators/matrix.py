@@ -228,7 +228,6 @@ class ConnectionProducts:
             for c, w in zip(layout.connections, weights, strict=True)
             if c.sources and all(number in self.partitions for number in (*c.sources, c.target))
         ]
-        self._connections = [connection for connection, _ in self._layers]
 
     def narrow(self, partitions: range) -> ConnectionProducts:
         """Return the products of the graph that some partitions induce."""
@@ -237,7 +236,7 @@ class ConnectionProducts:
     def out(self, x: Tensor) -> Tensor:
         """Return A x for each row of ``x``."""
         y = torch.zeros_like(x)
-        with exact_convolutions(self._connections, x.shape[0]):
+        with exact_convolutions():
             for connection, weight in self._layers:
                 self._add_out(connection, weight, x, y)
         return y
@@ -245,7 +244,7 @@ class ConnectionProducts:
     def into(self, x: Tensor) -> Tensor:
         """Return A' x for each row of ``x``."""
         y = torch.zeros_like(x)
-        with exact_convolutions(self._connections, x.shape[0]):
+        with exact_convolutions():
             for connection, weight in self._layers:
                 self._add_in(connection, weight, x, y)
         return y
@@ -256,7 +255,7 @@ class ConnectionProducts:
         With a ``side``, no edge may join two of its nodes.
         """
         y = torch.zeros_like(x)
-        with exact_convolutions(self._connections, x.shape[0]):
+        with exact_convolutions():
             for connection, weight in self._layers:
                 if side is None or connection.target in side:
                     self._add_in(connection, weight, x, y)

@@ -7,8 +7,7 @@ last (:func:`get_window`), and the elements of its target partition. Weights are
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,6 @@ from topognn.kernels.products import add_holders
 from topognn.operators.volumes import convolve_volume, convolve_volume_back, count_volume_uses, is_volume
 from topognn.tracing.layout import Connection, Layout
 
-_WORTH_THREADS = 3e7  # multiply-accumulates
-
 
 def get_window(layout: Layout, connection: Connection) -> tuple[int, int]:
     """Return the first node of a connection's first source partition, and one past the last node of its last."""
@@ -29,21 +26,12 @@ def get_window(layout: Layout, connection: Connection) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def exact_convolutions(connections: Sequence[Connection], batch: int = 1) -> Iterator[None]:
-    """Let convolutions of some connections be exact, and the same every time, on as many threads as they are worth.
-
-    cuDNN would round float32 products to TF32's ten bits. And on a CPU, where a convolution is small, threads wait for
-    each other longer than they work.
-    """
-    work = batch * sum(c.num_weights * math.prod(c.positions) for c in connections) / max(1, len(connections))
-    threads = torch.get_num_threads()
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
-        torch.set_num_threads(1 if work < _WORTH_THREADS else threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+def exact_convolutions() -> Iterator[None]:
+    """Let cuDNN round float32 products to float32, not to TF32's ten bits, and add up in the same order every time."""
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
 
 
 def push(connection: Connection, weight: Tensor, values: Tensor, first: int) -> Tensor:

@@ -107,7 +107,7 @@ def sweep_forward(
     """
     found = _nothing(layout, weights[0])
     entering = _entering(layout)
-    with exact_convolutions(layout.connections):
+    with exact_convolutions():
         for number in order_partitions(layout):
             sources = [(k, layout.connections[k].sources) for k in entering[number]]
             if _take_over(found, number, sources, before):
@@ -129,7 +129,7 @@ def sweep_backward(
         for number in connection.sources:
             leaving[number].append(k)
     pulled: dict[int, Tensor] = {}
-    with exact_convolutions(layout.connections):
+    with exact_convolutions():
         for number in reversed(order_partitions(layout)):
             targets = [(k, (layout.connections[k].target,)) for k in leaving[number]]
             if _take_over(found, number, targets, before):

@@ -17,17 +17,16 @@ def cuda(major):
 
 
 CHECK = ["numba-cuda>=0.20", COMPILER[13]]  # compiles kernels for GPUs that are not there
+ORACLES = ["statsmodels>=0.14", "scikit-learn>=1.4"]  # of the study's statistics
 PEERS = ["networkx>=3", "igraph>=0.11"]
 STUDY = [
     "pandas>=2",
     "pyarrow>=15",
-    "statsmodels>=0.14",
-    "scikit-learn>=1.4",
     "matplotlib>=3.8",
     "dask[distributed]",
     "tomli>=2; python_version < '3.11'",
 ]
-TEST = ["pytest>=8", "hypothesis>=6.100", "selenium>=4.15", *STUDY, *PEERS, *CHECK]
+TEST = ["pytest>=8", "hypothesis>=6.100", "selenium>=4.15", *STUDY, *ORACLES, *PEERS, *CHECK]
 
 setup(
     name="topognn",

@@ -174,9 +174,18 @@ def example() -> tuple[torch.nn.Module, tuple[int, ...], dict[str, torch.Tensor]
 @pytest.mark.parametrize("name", ["conv6", "resnet20", "mobilenet_v2"])
 def test_cuda_equals_cpu(name: str) -> None:
     model = topognn.get_model(name)
-    masks = topognn.prune(model, "erk", 0.95)
-    layout = topognn.trace(model, (3, 32, 32))
-    here, there = (topognn.encode(layout, masks=masks, device=d) for d in ("cpu", "cuda"))
+    check_networks(topognn.trace(model, (3, 32, 32)), topognn.prune(model, "erk", 0.95), "cuda")
+
+
+def test_network_check_runs() -> None:
+    """What the test above does where there is a GPU, on the CPU alone."""
+    model, shape, masks = example()
+    check_networks(topognn.trace(model, shape), masks, "cpu")
+
+
+def check_networks(layout: topognn.Layout, masks: dict[str, torch.Tensor], device: str) -> None:
+    """Compare a network's rows, topometrics, operators and layers on two devices."""
+    here, there = (topognn.encode(layout, masks=masks, device=d) for d in ("cpu", device))
     for direction in ("in", "out", "both"):
         for part in ("indptr", "indices", "weights"):
             a = getattr(here.rows(direction, weighted=True), part)

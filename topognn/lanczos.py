@@ -172,7 +172,7 @@ def _gram_schmidt(vectors: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
             mix[:j, j] += part[0]
         length = _dot(vector, vector)[0, 0].sqrt()
         rows[j] = vector[0] / torch.where(length > least[j], length, torch.inf)
-        mix[j, j] = length
+        mix[j, j] = length  # of a row of zeros too: what a residual leaves out would be claimed to be found
     return rows, mix
 
 

@@ -50,7 +50,7 @@ def check_extra() -> None:
     """
     import importlib.util
 
-    for library in ("pandas", "pyarrow", "sklearn", "matplotlib", "distributed"):
+    for library in ("pandas", "pyarrow", "matplotlib", "distributed"):
         if importlib.util.find_spec(library) is None:
             raise DeviceError(f"this command needs {library}: pip install 'topognn[study]'.")
 

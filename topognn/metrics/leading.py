@@ -151,6 +151,8 @@ def _find_partitions(graph: MultipartiteGraph, weighted: bool, bound: Bound, val
     degrees = get_weighted_degrees(graph, weighted)
     numbers = read(torch.stack([*(degrees[p.offset : p.end].max() for p in graph.partitions), value]))
     *most, least = numbers
+    if least <= 0:  # fewer eigenvalues than were asked for, so far: they may be anywhere
+        return range(len(most))
     ratios = [0.0] * len(most)
     for connection in graph.connections:
         for source in connection.sources:

@@ -1,4 +1,4 @@
-"""Topometrics of a model while it trains, at a cost that its training does not notice."""
+"""Topometrics of a model while it trains: `benchmarks/monitor.py` says what they cost of a training step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from topognn.pruning.applying import get_pruned, plain_parameters
 from topognn.report import METRICS, Topometrics, topometrics
 from topognn.tracing import trace
 
-# Of masks alone and without a matrix: a few milliseconds.
+# Of masks alone and without a matrix: those that cost least.
 CHEAP = ("sink_nodes", "source_nodes", "disconnected_nodes", "one_hop", "effective_density", "log10_paths")
 
 

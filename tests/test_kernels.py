@@ -186,6 +186,8 @@ def test_network_check_runs() -> None:
 def check_networks(layout: topognn.Layout, masks: dict[str, torch.Tensor], device: str) -> None:
     """Compare a network's rows, topometrics, operators and layers on two devices."""
     here, there = (topognn.encode(layout, masks=masks, device=d) for d in ("cpu", device))
+    streamed = [metrics.connected_components(g).labels.cpu() for g in (here, there)]  # no rows are there yet
+    assert torch.equal(*streamed)
     for direction in ("in", "out", "both"):
         for part in ("indptr", "indices", "weights"):
             a = getattr(here.rows(direction, weighted=True), part)

@@ -137,6 +137,10 @@ class MultipartiteGraph:
             self._rows[direction] = have
         return have
 
+    def has_rows(self, direction: Direction) -> bool:
+        """Tell whether the rows of a direction are in memory already."""
+        return direction in self._rows
+
     def _raw_degrees(self, direction: Direction) -> Tensor:
         if direction == "in":
             return self._raw_in_degrees
@@ -234,8 +238,8 @@ class MultipartiteGraph:
         if estimate.free is not None and need > estimate.free:
             raise GraphMemoryError(
                 f"the rows of {self._num_uses:,} edges need {need / 2**30:.2f} GiB on {self.device}, and "
-                f"{estimate.free / 2**30:.2f} GiB are free. Degrees, strength, sinks, sources and one_hop need no "
-                "rows; otherwise encode at a smaller input shape or a higher sparsity"
+                f"{estimate.free / 2**30:.2f} GiB are free. Degrees, strength, paths, components and spectra "
+                "need no rows; otherwise encode at a smaller input shape or a higher sparsity"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -12,10 +12,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from topognn.kernels.components import ALL, LAST, begin, compress, hook
+from topognn.encoding.neighbors import find_neighbors
+from topognn.encoding.rows import Rows
+from topognn.graph import MultipartiteGraph
+from topognn.kernels.components import ALL, LAST, begin, compress, hook, hook_taps
 from topognn.plain_graph import Graph
 
 _SAMPLES = 1024  # nodes that are asked which component is the giant
+_DRAWS = 2  # neighbours in each connection by which most of the giant is found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,8 +57,10 @@ class Components:
 def connected_components(graph: Graph) -> Components:
     """Return the connected components of a graph, directions forgotten.
 
-    Labels do not depend on the number of threads. No host sync. Takes the rows ``"both"``, two
-    indices and a byte a node; :attr:`Components.sizes` 24 bytes a node.
+    Labels do not depend on the number of threads. No host sync. By the rows ``"both"`` of a graph that has them, or
+    that has no layers; otherwise connection by connection, whose edges are found and forgotten one by one. Beside the
+    rows it takes two indices and a byte a node; without, 12 bytes a kept weight of the largest layer more.
+    :attr:`Components.sizes` takes 24 bytes a node.
 
     >>> from topognn.plain import from_edge_index
     >>> from topognn.metrics.components import connected_components
@@ -62,19 +68,56 @@ def connected_components(graph: Graph) -> Components:
     >>> found.labels.tolist(), int(found.count), found.sizes.tolist()
     ([0, 1, 0, 1, 4], 3, [2, 2, 0, 0, 1])
     """
-    rows = graph.rows("both")
-    indptr, indices, nodes = rows.indptr, rows.indices, graph.num_nodes
-    labels = torch.empty(nodes, dtype=indices.dtype, device=graph.device)
+    nodes = graph.num_nodes
+    if isinstance(graph, MultipartiteGraph) and not graph.has_rows("both"):
+        labels = _join_connections(graph)
+    else:
+        labels = _join_rows(graph.rows("both"), nodes)
+    is_root = labels == torch.arange(nodes, dtype=labels.dtype, device=labels.device)
+    return Components(labels, is_root.count_nonzero())
+
+
+def _join_rows(rows: Rows, nodes: int) -> Tensor:
+    """Return the smallest node of each node's component, by the rows ``"both"``."""
+    indptr, indices = rows.indptr, rows.indices
+    labels = torch.empty(nodes, dtype=indices.dtype, device=indices.device)
     if nodes:
         giant = torch.full_like(labels[:1], -1)
         begin.launch(nodes, labels, indptr, indices)
         hook.launch(nodes, LAST, giant, labels, indptr, indices)
         compress.launch(nodes, labels)
-        giant = labels[:: max(1, nodes // _SAMPLES)].contiguous().mode().values.reshape(1)
+        giant = _find_giant(labels)
         hook.launch(nodes, ALL, giant, labels, indptr, indices, work=rows.num_entries / nodes)
         compress.launch(nodes, labels)
-    is_root = labels == torch.arange(nodes, dtype=labels.dtype, device=labels.device)
-    return Components(labels, is_root.count_nonzero())
+    return labels
+
+
+def _join_connections(graph: MultipartiteGraph) -> Tensor:
+    """Return the smallest node of each node's component, with no edge in memory.
+
+    A few in-edges of every node join most of the giant component, whose nodes are passed over afterwards: an edge of
+    which one end is outside is found from there, whether by its target or by its source.
+    """
+    labels = torch.arange(graph.num_nodes, dtype=graph.layout.index_dtype, device=graph.device)
+    giant = torch.full_like(labels[:1], -1)
+    layers = list(zip(graph.connections, graph.kept, strict=True))
+    for connection, kept in layers:
+        into = find_neighbors(connection, kept, "in", labels.dtype)
+        for draw in range(1, _DRAWS + 1):
+            hook_taps.launch(into.items, draw, *into.taps, *into.ends, giant, labels)
+    compress.launch(graph.num_nodes, labels)
+    giant = _find_giant(labels)
+    for connection, kept in layers:
+        for direction in ("in", "out"):
+            found = find_neighbors(connection, kept, direction, labels.dtype)
+            hook_taps.launch(found.items, 0, *found.taps, *found.ends, giant, labels, work=found.work)
+    compress.launch(graph.num_nodes, labels)
+    return labels
+
+
+def _find_giant(labels: Tensor) -> Tensor:
+    """Return the label that most of a sample have, ``(1,)``."""
+    return labels[:: max(1, labels.numel() // _SAMPLES)].contiguous().mode().values.reshape(1)
 
 
 def components(graph: Graph) -> Tensor:

@@ -83,7 +83,6 @@ def find_expansion(graph: Graph, *, weighted: bool = True) -> Expansion:
 
     Raises:
         ConvergenceError: It was not found to 1e-6.
-        GraphMemoryError: The rows ``"both"``, which components need, do not fit in memory.
 
     One host sync every five products.
 

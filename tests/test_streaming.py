@@ -17,6 +17,8 @@ from topognn.kernels import launch
 from topognn.kernels.host import answering
 from topognn.metrics import components
 from topognn.metrics.components import connected_components
+from topognn.metrics.expansion import Expansion
+from topognn.operators.matrix import get_weighted_degrees
 
 
 def naive_labels(architecture: Architecture, shortcuts: str) -> list[int]:
@@ -76,6 +78,36 @@ def test_components_of_a_large_network(sparsity: float, monkeypatch: pytest.Monk
         graph = topognn.encode(layout, masks=masks)
         assert torch.equal(connected_components(graph).labels, want.labels)
         assert not graph.has_rows("both")
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("shortcuts", ["parametric", "all"])
+@pytest.mark.parametrize("name", NAMED)
+def test_conductance_of_named_networks(name: str, shortcuts: str, weighted: bool) -> None:
+    """By any vector, of which there are no equal entries as the Fiedler vector has them."""
+    graph = encode(NAMED[name], shortcuts)
+    degrees = get_weighted_degrees(graph, weighted)
+    vector = torch.randperm(graph.num_nodes, generator=torch.Generator().manual_seed(0)).double()
+    streamed = Expansion(vector.sum(), vector, graph, degrees, weighted).conductance
+    assert graph.has_rows("both") == (graph.has_parallel_edges and not weighted)
+    graph.rows("both", weighted=True)
+    by_rows = Expansion(vector.sum(), vector, graph, degrees, weighted).conductance
+    rel = 1e-6 if graph.has_parallel_edges else 1e-12  # rows have the sums of parallel edges as float32
+    assert float(streamed) == pytest.approx(float(by_rows), rel=rel, nan_ok=True)
+    assert float(streamed) == pytest.approx(naive_conductance(graph, vector, weighted), rel=1e-6, nan_ok=True)
+
+
+def naive_conductance(graph: topognn.MultipartiteGraph, vector: torch.Tensor, weighted: bool) -> float:
+    """The least conductance of the cuts along a vector, each by itself from its definition."""
+    dense = topognn.to_scipy(graph).toarray()
+    dense = dense + dense.T if weighted else ((dense + dense.T) > 0).astype(float)
+    degrees = dense.sum(0)
+    order = [v for v in vector.argsort().tolist() if degrees[v] > 0]
+    found = []
+    for k in range(1, len(order)):
+        below, above = order[:k], order[k:]
+        found.append(dense[below][:, above].sum() / min(degrees[below].sum(), degrees[above].sum()))
+    return min(found, default=float("nan"))
 
 
 def test_components_take_one_layers_weights_and_no_edges() -> None:

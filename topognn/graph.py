@@ -137,9 +137,10 @@ class MultipartiteGraph:
             self._rows[direction] = have
         return have
 
-    def has_rows(self, direction: Direction) -> bool:
+    def has_rows(self, direction: Direction, weighted: bool = False) -> bool:
         """Tell whether the rows of a direction are in memory already."""
-        return direction in self._rows
+        have = self._rows.get(direction)
+        return have is not None and (not weighted or have.weights.numel() == have.num_entries)
 
     def _raw_degrees(self, direction: Direction) -> Tensor:
         if direction == "in":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -75,6 +76,14 @@ def find_neighbors(
         taps.weight,
         (c.source, none, _or(c.holders_indptr, none), _or(c.holders, none), c.target_first, nodes),
     )
+
+
+def find_both(
+    connection: Connection, kept: KeptWeights, dtype: torch.dtype, weighted: bool = False
+) -> Iterator[Neighbors]:
+    """Return how to find the in-edges of a connection's targets, then the out-edges of its sources, one at a time."""
+    yield find_neighbors(connection, kept, "in", dtype, weighted)
+    yield find_neighbors(connection, kept, "out", dtype, weighted)
 
 
 def _or(tensor: Tensor | None, none: Tensor) -> Tensor:

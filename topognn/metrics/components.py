@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from topognn.encoding.neighbors import find_neighbors
+from topognn.encoding.neighbors import find_both, find_neighbors
 from topognn.encoding.rows import Rows
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.components import ALL, LAST, begin, compress, hook, hook_taps
@@ -108,8 +108,7 @@ def _join_connections(graph: MultipartiteGraph) -> Tensor:
     compress.launch(graph.num_nodes, labels)
     giant = _find_giant(labels)
     for connection, kept in layers:
-        for direction in ("in", "out"):
-            found = find_neighbors(connection, kept, direction, labels.dtype)
+        for found in find_both(connection, kept, labels.dtype):
             hook_taps.launch(found.items, 0, *found.taps, *found.ends, giant, labels, work=found.work)
     compress.launch(graph.num_nodes, labels)
     return labels

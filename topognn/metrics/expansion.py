@@ -12,14 +12,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from topognn.kernels.sweep_cut import weigh_crossing
+from topognn.encoding.neighbors import find_both
+from topognn.kernels.sweep_cut import weigh_crossing, weigh_taps
 from topognn.lanczos import Eigenpairs, draw_start, find_eigenpairs
 from topognn.metrics.components import connected_components
 from topognn.metrics.leading import begin, remember, search_products
 from topognn.metrics.spectral import TOLERANCE
 from topognn.operators.matrix import get_weighted_degrees
 from topognn.operators.sides import Gram, Products, find_sides
-from topognn.plain_graph import Graph, get_simple_rows
+from topognn.plain_graph import Graph, PlainGraph, get_simple_rows
 
 BLOCK = 2  # vectors that search for one eigenvalue: the next is often close to it
 
@@ -56,22 +57,39 @@ class Expansion:
     def conductance(self) -> Tensor:
         """The least conductance of the cuts that sweep along the Fiedler vector; float64 scalar.
 
-        That of a cut is its weight by the lesser of the sums of degrees on its sides. Takes the rows ``"both"``.
+        That of a cut is its weight by the lesser of the sums of degrees on its sides. By the rows ``"both"`` of a graph
+        that has them, that has no layers, or that is unweighted with parallel edges; otherwise connection by
+        connection, with no edge in memory.
         """
         inside = self._degrees > 0
         order = torch.where(inside, self.fiedler, math.inf).argsort(stable=True)
         rank = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
-        rows = self._graph.rows("both", weighted=True) if self._weighted else get_simple_rows(self._graph)
-        weights = rows.weights if self._weighted else rows.weights[:0]
-        change = torch.empty_like(self._degrees)
-        work = rows.num_entries / max(1, order.numel())
-        weigh_crossing.launch(order.numel(), rows.indptr, rows.indices, weights, rank, change, work=work)
+        change = self._weigh_crossing(rank)
         cut, volume = change.cumsum(0), self._degrees[order].cumsum(0)
         lesser = torch.minimum(volume, self._degrees.sum() - volume)
         proper = inside[order] & (torch.arange(order.numel(), device=order.device) < inside.sum() - 1)
         ratios = torch.where(proper, cut.clamp(min=0) / lesser, math.inf)
         least = torch.cat([ratios, ratios.new_full((1,), math.inf)]).min()
         return torch.where(least.isinf(), math.nan, least)
+
+    def _weigh_crossing(self, rank: Tensor) -> Tensor:
+        """Return what a cut gains as each rank's node crosses it: its weight to higher ranks minus that to lower."""
+        graph, weighted, change = self._graph, self._weighted, torch.zeros_like(self._degrees)
+        if (
+            isinstance(graph, PlainGraph)
+            or graph.has_rows("both", weighted)
+            or (graph.has_parallel_edges and not weighted)
+        ):
+            rows = graph.rows("both", weighted=True) if weighted else get_simple_rows(graph)
+            weights = rows.weights if weighted else rows.weights[:0]
+            work = rows.num_entries / max(1, rank.numel())
+            weigh_crossing.launch(rank.numel(), rows.indptr, rows.indices, weights, rank, change, work=work)
+            return change
+        for connection, kept in zip(graph.connections, graph.kept, strict=True):
+            for found in find_both(connection, kept, graph.layout.index_dtype, weighted):
+                args = (*found.taps, found.weight, *found.ends, rank, change)
+                weigh_taps.launch(found.items, *args, work=found.work)
+        return change
 
 
 def find_expansion(graph: Graph, *, weighted: bool = True) -> Expansion:

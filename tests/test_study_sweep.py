@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from tests import sweep_tasks
 from tests.sweep_tasks import SETTINGS, TASKS
+from topognn.checkpoints import pack_bits, unpack_bits
 from topognn.errors import SweepError, UnknownNameError
-from topognn.study.folder import SweepFolder, pack_bits, unpack_bits
+from topognn.study.folder import SweepFolder
 from topognn.study.grid import Settings, Task, read_config
 from topognn.study.sweeping import run_task, sweep
 
@@ -176,7 +177,7 @@ def test_full_disk_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     sweep(TASKS[:1], SETTINGS, folder, sweep_tasks.make)
-    monkeypatch.setattr(SweepFolder, "_write", fill)
+    monkeypatch.setattr(SweepFolder, "write", fill)
     with pytest.raises(SweepError, match=r"No space left on device.*What is finished is safe"):
         sweep(TASKS, SETTINGS, folder, sweep_tasks.make)
     monkeypatch.undo()

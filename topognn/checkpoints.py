@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
 # Wrappers around masks come first: a checkpoint that has both masks and weights means its masks.
 MASK_WRAPPERS = ("masks", "backward_masks")
 WRAPPERS = (*MASK_WRAPPERS, "object_dict", "state_dict", "model_state_dict", "model")
+
+_OLD_MAGIC = 0x1950A86A20F9469CFC6C
 
 # Each pattern turns a stored name into (path of the module, name of its tensor).
 MASK_NAMES = (
@@ -75,9 +78,26 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_torch(path: Path) -> Any:
+def load_mapped(path: Path) -> Any:
+    """Return what ``torch.save`` wrote to a file, mapped: the bytes of a tensor are read when it is used.
+
+    Raises:
+        CheckpointError: The file is truncated, holds code, or is in torch's old format, which cannot be mapped.
+    """
+    content = _read_torch(path, mmap=True)
+    if not _holds_tensors(content):
+        raise CheckpointError(f"{str(path)!r} holds no named tensors: save a state_dict or a dict of masks.")
+    return content
+
+
+def _read_torch(path: Path, mmap: bool = False) -> Any:
+    if mmap and _is_old(path):
+        raise CheckpointError(
+            f"{str(path)!r} is in the format of torch before 1.6, which cannot be read a tensor at a time: load it "
+            "and save it again."
+        )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # damaged pickles raise whatever their bytes happen to spell
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and refused:
@@ -89,6 +109,12 @@ def _read_torch(path: Path) -> Any:
             f"{str(path)!r} is truncated or was not written by torch.save: copy or save it again "
             f"({_first_line(error)})."
         ) from error
+
+
+def _is_old(path: Path) -> bool:
+    """Return whether a file begins as torch.save began before it wrote zip files: with a pickled magic number."""
+    with path.open("rb") as file:
+        return pickle.dumps(_OLD_MAGIC, protocol=2)[2:-1] in file.read(32)
 
 
 def _first_line(error: Exception) -> str:
@@ -135,6 +161,28 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> Non
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """Return a bool tensor as uint8 ``(ceil(weights / 8),)``, the first weight in the lowest bit.
+
+    >>> pack_bits(torch.tensor([[True, False, True], [True, True, True]]))
+    tensor([61], dtype=torch.uint8)
+    """
+    flat = mask.flatten().to("cpu", torch.uint8)
+    flat = torch.cat([flat, flat.new_zeros(-len(flat) % 8)]).view(-1, 8)
+    return (flat << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the bool tensor that :func:`pack_bits` packed.
+
+    >>> unpack_bits(torch.tensor([61], dtype=torch.uint8), [2, 3])
+    tensor([[ True, False,  True],
+            [ True,  True,  True]])
+    """
+    bits = (packed[:, None] >> torch.arange(8, dtype=torch.uint8, device=packed.device)) & 1
+    return bits.flatten()[: math.prod(shape)].bool().view(tuple(shape))
 
 
 def unwrap(content: Any) -> tuple[Any, bool]:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
+from topognn.checkpoints import pack_bits, unpack_bits
 from topognn.errors import SweepError
 from topognn.files import write_text
+from topognn.resumable import ResumableFolder
 from topognn.study.grid import Settings, Task
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other task could write either
 
-
-class SweepFolder:
+class SweepFolder(ResumableFolder):
     """Where a sweep puts what it makes.
 
     ``rows/NAME.parquet`` is a finished network's row, ``masks/NAME.safetensors`` its masks in packed bits,
@@ -30,8 +26,8 @@ class SweepFolder:
     when that process ends in whatever way.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    failure = SweepError
+    parts = ("rows", "masks", "errors")
 
     def prepare(self, settings: Settings) -> None:
         """Make the folder, or check that it was made with the same settings.
@@ -39,24 +35,7 @@ class SweepFolder:
         Raises:
             SweepError: It was not, or it cannot be made.
         """
-        with self.watching():
-            for name in ("rows", "masks", "errors", "locks"):
-                (self.path / name).mkdir(parents=True, exist_ok=True)
-            with self.lock("settings"):
-                file, wanted = self.path / "settings.json", settings.fixed()
-                if not file.is_file():
-                    write_text(file, json.dumps(wanted, indent=1) + "\n")
-        found = json.loads(file.read_text())
-        if found != json.loads(json.dumps(wanted)):
-            differ = [
-                f"{name} {found.get(name)} there, {wanted[name]} here"
-                for name in wanted
-                if found.get(name) != wanted[name]
-            ]
-            raise SweepError(
-                f"{str(self.path)!r} was made with other settings ({'; '.join(differ)}): its rows would not compare. "
-                "Give another folder."
-            )
+        self.claim(settings.fixed())
 
     def row(self, task: Task) -> Path:
         """Return the file of a network's row."""
@@ -73,7 +52,7 @@ class SweepFolder:
     def write_row(self, task: Task, row: Mapping[str, Any]) -> None:
         """Write a finished network's row."""
         table = pd.DataFrame([{**task.key, **row}])
-        self._write(self.row(task), lambda path: table.to_parquet(path, index=False))
+        self.write(self.row(task), lambda path: table.to_parquet(path, index=False))
         self.error(task).unlink(missing_ok=True)
 
     def read_row(self, task: Task) -> dict[str, Any]:
@@ -87,7 +66,7 @@ class SweepFolder:
 
         packed = {name: pack_bits(mask) for name, mask in masks.items()}
         shapes = json.dumps({name: list(mask.shape) for name, mask in masks.items()})
-        self._write(self.masks(task), lambda path: path.write_bytes(save(packed, {"shapes": shapes})))
+        self.write(self.masks(task), lambda path: path.write_bytes(save(packed, {"shapes": shapes})))
 
     def read_masks(self, task: Task) -> dict[str, Tensor]:
         """Return a network's masks.
@@ -123,68 +102,5 @@ class SweepFolder:
         files = sorted((self.path / "rows").glob("*.parquet"))
         table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True) if files else pd.DataFrame()
         if files:
-            self._write(self.path / "networks.parquet", lambda path: table.to_parquet(path, index=False))
+            self.write(self.path / "networks.parquet", lambda path: table.to_parquet(path, index=False))
         return table
-
-    @contextlib.contextmanager
-    def lock(self, name: str, wait: bool = True) -> Iterator[bool]:
-        """Hold a lock of the folder's; yields whether it is held, which is sure where it waits."""
-        import fcntl
-
-        with open(self.path / "locks" / name, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Turn a full or read-only disk into an error that stops the sweep.
-
-        Raises:
-            SweepError: Instead of the system's error.
-        """
-        try:
-            yield
-        except OSError as error:
-            if error.errno in FULL:
-                raise SweepError(
-                    f"cannot write to {str(self.path)!r}: {os.strerror(error.errno)}. What is finished is safe: make "
-                    "room and run the same command again."
-                ) from error
-            raise
-
-    def _write(self, path: Path, write: Callable[[Path], Any]) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            write(temporary)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def pack_bits(mask: Tensor) -> Tensor:
-    """Return a bool tensor as uint8 ``(ceil(weights / 8),)``, the first weight in the lowest bit.
-
-    >>> pack_bits(torch.tensor([[True, False, True], [True, True, True]]))
-    tensor([61], dtype=torch.uint8)
-    """
-    flat = mask.flatten().to("cpu", torch.uint8)
-    flat = torch.cat([flat, flat.new_zeros(-len(flat) % 8)]).view(-1, 8)
-    return (flat << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
-
-
-def unpack_bits(packed: Tensor, shape: list[int]) -> Tensor:
-    """Return the bool tensor that :func:`pack_bits` packed.
-
-    >>> unpack_bits(torch.tensor([61], dtype=torch.uint8), [2, 3])
-    tensor([[ True, False,  True],
-            [ True,  True,  True]])
-    """
-    bits = (packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
-    size = int(torch.Size(shape).numel())
-    return bits.flatten()[:size].bool().view(shape)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from topognn.errors import SweepError
-from topognn.study.folder import FULL, SweepFolder
+from topognn.resumable import FULL
+from topognn.study.folder import SweepFolder
 from topognn.study.grid import Settings, Task
 
 # Makes a network: from a task and settings to its row, but for the key, and its masks.

@@ -1,0 +1,1 @@
+"""Layers of a checkpoint without its model: found by name, read one at a time, measured, and forgotten."""

@@ -26,7 +26,7 @@ STUDY = [
     "dask[distributed]",
     "tomli>=2; python_version < '3.11'",
 ]
-TEST = ["pytest>=8", "hypothesis>=6.100", "selenium>=4.15", *STUDY, *ORACLES, *PEERS, *CHECK]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "selenium>=4.15", *STUDY, *ORACLES, *PEERS, *CHECK]
 
 setup(
     name="topognn",

@@ -72,6 +72,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.report import layer_table as layer_table
     from topognn.report import topometrics as topometrics
     from topognn.report import trouble_table as trouble_table
+    from topognn.shards.measuring import measure_checkpoint as measure_checkpoint
     from topognn.tracing import trace as trace
     from topognn.tracing.layout import Layout as Layout
 
@@ -115,6 +116,7 @@ _HOMES = {
     "topognn.plain_graph": ["PlainGraph"],
     "topognn.pruning": ["PRUNERS", "apply_masks", "prune"],
     "topognn.report": ["METRICS", "Topometrics", "layer_table", "topometrics", "trouble_table"],
+    "topognn.shards.measuring": ["measure_checkpoint"],
     "topognn.tracing": ["trace"],
     "topognn.tracing.layout": ["Layout"],
 }

@@ -36,8 +36,13 @@ class ResumableFolder:
             TopognnError: It was not, or it cannot be made; ``failure`` is of which kind.
         """
         with self.watching():
-            for name in (*self.parts, "locks"):
-                (self.path / name).mkdir(parents=True, exist_ok=True)
+            try:
+                for name in (*self.parts, "locks"):
+                    (self.path / name).mkdir(parents=True, exist_ok=True)
+            except (NotADirectoryError, FileExistsError, PermissionError) as error:
+                raise self.failure(
+                    f"cannot make the folder {str(self.path)!r}: {error.strerror}. Give another."
+                ) from error
             with self.lock("settings"):
                 file = self.path / "settings.json"
                 if not file.is_file():

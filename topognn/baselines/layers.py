@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from topognn.baselines.columns import EXTRA, PUBLISHED, SPECTRAL
-from topognn.baselines.scores import find_leading
+from topognn.baselines.scores import Leading, find_leading
 from topognn.baselines.tables import LayerTable, make_table
 from topognn.encoding.layer_graphs import Kind, encode_layers, find_layers, split_layers
 from topognn.errors import ConvergenceError, unknown_name
@@ -24,8 +24,9 @@ from topognn.tracing.layout import Layout
 
 # What topometrics of layers there are, and which of them are whole numbers.
 LAYER_METRICS = [*METRICS, *EXTRA, *SPECTRAL, "spectral_radius_unweighted"]
-_COUNTS = ["nodes", "edges", *(name for name, metric in METRICS.items() if metric.is_count)]
-_COUNTS += ["max_degree", "min_degree", "wedges", "smallest_component"]
+COUNTS = ["nodes", "edges", *(name for name, metric in METRICS.items() if metric.is_count)]
+COUNTS += ["max_degree", "min_degree", "wedges", "smallest_component"]
+_ALIKE = {"two_hop": "one_hop"}  # a layer alone has no directed path of two edges
 
 
 def layer_topometrics(
@@ -71,21 +72,26 @@ def layer_topometrics(
         densities = [layer.density for layer in together.values()]
         for name, values in measure_graphs(graphs, densities, names, kind != "unrolled").items():
             columns[name] += values
-    return make_table(kind, list(layers), columns, dict.fromkeys(_COUNTS, int), PUBLISHED)
+    return make_table(kind, list(layers), columns, dict.fromkeys(COUNTS, int), PUBLISHED)
 
 
 def measure_graphs(
-    found: Sequence[MultipartiteGraph], densities: Sequence[Tensor], names: Sequence[str], rolled: bool
+    found: Sequence[MultipartiteGraph],
+    densities: Sequence[Tensor],
+    names: Sequence[str],
+    rolled: bool,
+    leading: Leading | None = None,
 ) -> dict[str, list[float]]:
     """Return the columns of layers, NaN where a number is not defined: one host sync, and those of single metrics."""
     columns: dict[str, list[Tensor]] = {"density": list(densities)}
-    columns |= _measure_spectra(found, names, rolled)
+    columns |= _measure_spectra(found, names, rolled, leading)
     for name in names:
         if name in EXTRA:
             columns[name] = [EXTRA[name](graph) for graph in found]
-    plain = [name for name in names if name not in columns]
+    plain = list(dict.fromkeys(_ALIKE.get(name, name) for name in names if name not in columns))
     rows = [_measure(graph, plain) for graph in found]
     columns |= {name: [row[number] for row in rows] for number, name in enumerate(plain)}
+    columns |= {name: columns[other] for name, other in _ALIKE.items() if other in columns}
     order = ["density", *names]
     numbers = iter(read(torch.stack([value.double() for name in order for value in columns[name]])))
     values = {name: [next(numbers) for _ in found] for name in order}
@@ -93,16 +99,16 @@ def measure_graphs(
 
 
 def _measure_spectra(
-    graphs: Sequence[MultipartiteGraph], names: Sequence[str], rolled: bool
+    graphs: Sequence[MultipartiteGraph], names: Sequence[str], rolled: bool, leading: Leading | None
 ) -> dict[str, list[Tensor]]:
     """Return what follows from the two largest singular values of each layer: by Gram matrices where it is rolled."""
     columns: dict[str, list[Tensor]] = {}
     if not SPECTRAL.keys().isdisjoint(names):
-        two = find_leading(graphs, False, rolled)
+        two = leading[0] if leading else find_leading(graphs, False, rolled)
         for name in SPECTRAL.keys() & set(names):
             columns[name] = [SPECTRAL[name](s, graph) for s, graph in zip(two, graphs, strict=True)]
     if "spectral_gap" in names:
-        two = find_leading(graphs, True, rolled)
+        two = leading[1] if leading else find_leading(graphs, True, rolled)
         columns["spectral_gap"] = [s[0] - s[1] for s in two]
     if "spectral_radius_unweighted" in names:
         columns["spectral_radius_unweighted"] = [_find_radius(graph) for graph in graphs]

@@ -30,6 +30,8 @@ COLUMNS = {
     **dict.fromkeys(("random_bound", "delta_s"), float),
     **dict.fromkeys(("is_scored", "is_ramanujan"), bool),
 }
+# The two largest singular values of each layer, of its 0/1 matrix and of the weighted one.
+Leading = tuple[list[Tensor], list[Tensor]]
 _ROUNDING = 1e-9  # of s_2, so that a layer that meets its bound exactly is Ramanujan
 
 
@@ -89,10 +91,12 @@ def ramanujan(
     return make_table(kind, list(layers), columns, COLUMNS, PUBLISHED_RAMANUJAN)
 
 
-def score_graphs(found: Sequence[MultipartiteGraph], densities: Sequence[Tensor], rolled: bool) -> list[list[float]]:
+def score_graphs(
+    found: Sequence[MultipartiteGraph], densities: Sequence[Tensor], rolled: bool, leading: Leading | None = None
+) -> list[list[float]]:
     """Return a row of :data:`COLUMNS` for each layer, NaN where one is not defined: two host syncs if rolled."""
     classes = find_degree_classes(found) if rolled else find_unrolled_classes(found)
-    singular, weighted = find_leading(found, False, rolled), find_leading(found, True, rolled)
+    singular, weighted = leading or (find_leading(found, False, rolled), find_leading(found, True, rolled))
     rows = [_score(*each) for each in zip(found, densities, singular, weighted, classes, strict=True)]
     numbers = iter(read(torch.cat(rows)))
     return [[next(numbers) for _ in COLUMNS] for _ in found]

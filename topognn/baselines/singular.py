@@ -16,7 +16,10 @@ from topognn.lanczos import draw_start, find_eigenpairs
 
 DENSE_UP_TO = 1024  # rows of a Gram matrix whose eigenvalues are all found; of larger ones only the largest are
 _AT_ONCE = 2**22  # numbers that are copied into floats at a time, and that Gram matrices solved together hold
-_EXACT_UP_TO = 2**33  # multiplications for a Gram matrix that is made in float64, which is twice as slow as float32
+_EXACT_BELOW = (
+    2**33
+)  # multiplications for a Gram matrix that is made in float64, which is four times as slow as float32
+_COUNTED_BELOW = 2**28  # the same where matrices are 0/1, whose products float32 has exactly
 _NOISE = 2.0**-52  # of an eigenvalue, relative to the largest and a row: less is zero
 
 
@@ -29,7 +32,7 @@ def make_gram(matrices: Tensor) -> Tensor:
     rows, columns = matrices.shape[1:]
     wide = matrices if rows <= columns else matrices.mT
     batch, side, count = wide.shape
-    exact = side * side * count <= _EXACT_UP_TO
+    exact = side * side * count < (_COUNTED_BELOW if matrices.dtype == torch.bool else _EXACT_BELOW)
     total = torch.zeros(batch, side, side, dtype=torch.float64, device=matrices.device)
     for piece in torch.split(wide, max(1, _AT_ONCE // max(1, batch * side)), 2):
         if exact:

@@ -17,21 +17,35 @@ from topognn.cli.outcome import Outcome
 from topognn.report import LayerRow, TroubleRow
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from topognn.baselines.summary import Baseline
 
 WIDTH = 120  # of tables that do not go to a terminal
 
 
-def make_console() -> Console:
-    """Return a console on stdout; where that is no terminal, one that neither colours nor wraps at 80."""
-    terminal = sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=True, width=None if terminal else WIDTH)
+def make_console(stderr: bool = False) -> Console:
+    """Return a console on stdout; where that is no terminal, one that neither colours nor wraps at 80.
+
+    ``stderr`` puts it there, for commands whose stdout is taken.
+    """
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(highlight=False, soft_wrap=True, width=None if terminal else WIDTH, stderr=stderr)
 
 
 def make_status() -> Callable[[str], AbstractContextManager[Any]]:
     """Return what shows a phase as it runs: a spinner on stderr if that is a terminal, nothing otherwise."""
     console = Console(stderr=True)
     return lambda text: console.status(Text(text)) if console.is_terminal else nullcontext()
+
+
+def make_progress(console: Console, description: str, total: int) -> tuple[Progress, TaskID]:
+    """Return a bar to be entered, with its only task; one that is not shown where the console is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return progress, progress.add_task(description, total=total)
 
 
 def show_report(outcome: Outcome) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from topognn.cli.sources import FORMS
+from topognn.cli.layer_tables import join_tables, show_table, tables_to_json
+from topognn.cli.sources import FORMS, ArgumentError
 from topognn.cli.writing import check_files, quiet_warnings, write_files
 
 if TYPE_CHECKING:
@@ -31,31 +33,72 @@ SHOWN = {
 
 
 def layers(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"What to measure: {FORMS}.", show_default=False)],
-    encoding: Annotated[str, typer.Option(help="rolled, rolled-channel or unrolled.")] = "rolled",
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help=f"What to measure: {FORMS}. None: --checkpoint.", show_default=False),
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="rolled, rolled-channel or, of a model, unrolled.")] = "rolled",
     pruner: Annotated[str | None, typer.Option(help="Pruning algorithm: see `topognn pruners`.")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Fraction of weights to prune, from 0 to below 1.")] = None,
     seed: Annotated[int, typer.Option(help="Of the random weights and of the algorithm.", min=0)] = 0,
-    checkpoint: Annotated[str | None, typer.Option(metavar="FILE", help="State dict to load first.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="FILES", help="State dict to load; without MODEL, such as 'shards/*.safetensors'."),
+    ] = None,
     masks: Annotated[str | None, typer.Option(metavar="FILE", help="Masks, or a state dict with zeros.")] = None,
     input: Annotated[str | None, typer.Option(metavar="SIZES", help="Of one input, such as 3x32x32.")] = None,
     classes: Annotated[int | None, typer.Option(help="Outputs: 10, or 1000 for torchvision.", min=1)] = None,
-    metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Which topometrics; all by default.")] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Which topometrics; by default all, without MODEL the quick ones."),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option("--layers", metavar="A,B", help="Without MODEL: patterns of the layers to measure.")
+    ] = None,
+    skip: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Without MODEL: patterns of layers to leave out.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Without MODEL: write a Parquet row a layer there, and resume.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one by default.")] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write all as JSON; - for stdout alone.")] = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write a row a layer as CSV; - likewise.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Measure each layer of a pruned model on its own: Ramanujan metrics and topometrics."""
+    """Measure each layer on its own, of a pruned model or of a checkpoint alone: Ramanujan metrics and topometrics."""
     from topognn.cli.display import make_status
     from topognn.cli.outcome import Request
+    from topognn.cli.sharding import ShardRequest, run_shards
 
     check_files(json, csv)
+    of_model = {
+        "--pruner": pruner,
+        "--sparsity": sparsity,
+        "--input": input,
+        "--classes": classes,
+        "--seed": seed or None,
+    }
+    of_checkpoint = {"--layers": only, "--skip": skip, "--out": out}
+    if model is None:
+        if checkpoint is None:
+            raise ArgumentError(f"say what to measure: MODEL ({FORMS}), or --checkpoint and files of weights.")
+        _refuse(of_model, "needs a MODEL beside it: a checkpoint alone is measured as it is")
+        with quiet_warnings(debug):
+            run_shards(ShardRequest(checkpoint, encoding, masks, only, skip, metrics, out, device), json, csv)
+        return
+    _refuse(of_checkpoint, "is for a --checkpoint without MODEL")
     request = Request(*(model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics), device=device)
     with quiet_warnings(debug), make_status()(f"measuring the layers of {model}"):
         outcome = measure_layers(request, encoding)
     if not write_files(outcome, json, csv):
         _show(outcome)
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ArgumentError(f"{name} {why}.")
 
 
 class LayerOutcome(NamedTuple):
@@ -75,26 +118,11 @@ class LayerOutcome(NamedTuple):
     def to_json(self) -> str:
         """Return all tables as JSON, each in our names and in the released tables'; what is not defined is null."""
         content: dict[str, Any] = {"model": self.request.model, "arguments": dataclasses.asdict(self.request)}
-        for name, table in self.tables.items():
-            content[name] = table.to_dict()
-            content[f"{name}_published"] = table.published.to_dict()
-        return json_module.dumps(content, indent=2, allow_nan=False) + "\n"
+        return json_module.dumps(content | tables_to_json(self.tables), indent=2, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
         """Return a row a layer: our columns, then those of the released tables that are no column of ours."""
-        return self.join().to_csv()
-
-    def join(self) -> LayerTable:
-        """Return all tables as one; columns of one name have the same numbers."""
-        from topognn.baselines.tables import LayerTable
-
-        parts = [*self.tables.values(), *(table.published for table in self.tables.values())]
-        rows: dict[str, dict[str, Any]] = {layer: {} for layer in parts[0]}
-        for part in parts:
-            for layer, row in part.items():
-                rows[layer] = {**row, **rows[layer]}
-        columns = list(dict.fromkeys(name for part in parts for name in part.columns))
-        return LayerTable(self.encoding, rows, columns)
+        return join_tables(self.encoding, self.tables).to_csv()
 
 
 def measure_layers(request: Request, encoding: str) -> LayerOutcome:
@@ -127,31 +155,10 @@ def _show(outcome: LayerOutcome) -> None:
     """Print a row a layer, then the means and how many layers are left out of them."""
     from rich.text import Text
 
-    from topognn.cli.display import make_console, new_table
+    from topognn.cli.display import make_console
 
-    whole = outcome.join()
-    shown = [name for name in SHOWN if name in whole.columns]
-    titles = [SHOWN[name] for name in shown]
-    table = new_table("layer", *titles, right=titles)
-    table.padding = (0, 2, 0, 0)
-    table.columns[0].no_wrap = True
-    for layer, row in whole.items():
-        table.add_row(Text(layer), *(_format(row[name]) for name in shown))
-    means, undefined = whole.means, whole.undefined
-    table.add_section()
-    table.add_row("mean", *(_format(means[name]) for name in shown))
-    table.add_row("undefined in", *(str(undefined[name] or "") for name in shown))
+    whole = join_tables(outcome.encoding, outcome.tables)
     console = make_console()
     console.print(Text(f"{outcome.request.model}, {outcome.origin}, {len(whole)} layers, {outcome.encoding}"))
     console.print()
-    console.print(table, soft_wrap=False)
-    console.print()
-    others = ", ".join(name for name in whole.columns if name not in shown)
-    console.print(Text(f"--csv and --json also have: {others}"))
-
-
-def _format(value: Any) -> str:
-    """Return a number in few enough digits for a dozen columns, a dash where it is not defined."""
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    show_table(console, whole, SHOWN)

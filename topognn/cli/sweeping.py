@@ -50,22 +50,15 @@ def _progress(total: int) -> Any:
     import contextlib
     from collections.abc import Iterator
 
-    import rich.progress
     from rich.text import Text
 
-    from topognn.cli.display import make_console
+    from topognn.cli.display import make_console, make_progress
 
     @contextlib.contextmanager
     def show_all() -> Iterator[Any]:
         console = make_console()
-        columns = (
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeRemainingColumn(),
-        )
-        with rich.progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("networks", total=total)
+        bar, task = make_progress(console, "networks", total)
+        with bar:
 
             def show(result: Any, link: str) -> None:
                 bar.update(task, advance=1, description=f"networks, {link}" if link else "networks")

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import NamedTuple
 
 from topognn.checkpoints import split_role, strip_wrappers
@@ -54,10 +55,9 @@ class StoredLayer(NamedTuple):
     parts: Mapping[str, Stored]
 
     @property
-    def dtype(self) -> str:
-        """The dtype in which its values are stored."""
-        part = next(p for p in ("plain", "original", "compressed", "packed", "mask") if p in self.parts)
-        return self.parts[part].dtype
+    def main(self) -> Stored:
+        """The tensor that has its values, or the mask where that is all."""
+        return next(self.parts[p] for p in ("plain", "original", "compressed", "packed", "mask") if p in self.parts)
 
 
 class CheckpointPlan(NamedTuple):
@@ -66,10 +66,12 @@ class CheckpointPlan(NamedTuple):
     Attributes:
         layers: In the order of their names, numbers by size.
         left_out: Name of a tensor that is no layer -> why.
+        files: All files that were looked into, those of masks too.
     """
 
     layers: tuple[StoredLayer, ...]
     left_out: Mapping[str, str]
+    files: tuple[Path, ...]
 
 
 FORMS = {
@@ -109,7 +111,9 @@ def plan_checkpoint(
     >>> plan.layers[0].name, plan.layers[0].shape, plan.left_out
     ('fc', (3, 3), {'fc.bias': 'one axis'})
     """
-    groups = _group(list_tensors(checkpoint))
+    tensors = list_tensors(checkpoint)
+    every = list(tensors.values())
+    groups = _group(tensors)
     for pattern in (*layers, *skip):
         if not any(_matches(name, [pattern]) for name in groups):
             raise CheckpointError(
@@ -126,11 +130,13 @@ def plan_checkpoint(
         else:
             chosen.append(StoredLayer(name.removesuffix(".weight"), *_understand(name, parts), parts))
     if masks is not None:
-        chosen = _add_masks(chosen, masks, groups)
+        others = list_tensors(masks)
+        every += others.values()
+        chosen = _add_masks(chosen, others, groups)
     if not chosen:
         some = ", ".join(f"{name!r} ({why})" for name, why in list(left_out.items())[:3])
         raise CheckpointError(f"{checkpoint!r} has no layer to measure: left out are {some or 'none'}. See --layers.")
-    return CheckpointPlan(tuple(chosen), left_out)
+    return CheckpointPlan(tuple(chosen), left_out, tuple(sorted({stored.file for stored in every})))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -168,9 +174,12 @@ def _why_not(name: str, parts: Mapping[str, Stored], layers: Sequence[str], skip
     if _matches(name, skip):
         return "among --skip"
     main = next((parts[part] for part in ("plain", "original", "mask") if part in parts), None)
-    axes = 2 if main is None else len(main.shape if main.bits is None else main.bits)
+    shape = (1, 1) if main is None else main.shape if main.bits is None else main.bits
+    axes = len(shape)
     if axes not in range(2, 6):
         return {0: "no axis", 1: "one axis"}.get(axes, "more than five axes")
+    if 0 in shape:
+        return "no weights"
     *_, owner, last = ["", *name.split(".")]
     is_mask = main is not None and (main.dtype == "BOOL" or main.bits is not None)
     if layers:
@@ -248,11 +257,11 @@ def _check_mask(name: str, shape: tuple[int, ...], mask: Stored) -> None:
         )
 
 
-def _add_masks(layers: Sequence[StoredLayer], masks: str, known: Iterable[str]) -> list[StoredLayer]:
+def _add_masks(layers: Sequence[StoredLayer], masks: Mapping[str, Stored], known: Iterable[str]) -> list[StoredLayer]:
     """Return layers with the masks of other files, whose every name must be one of the checkpoint's weights."""
     known = set(known)
     found = {}
-    for name, parts in _group(list_tensors(masks)).items():
+    for name, parts in _group(masks).items():
         mask = parts.get("mask") or parts.get("plain")
         full = name if name in known else f"{name}.weight"
         if mask is None or full not in known:

@@ -192,7 +192,7 @@ def test_large_classes_and_layers_take_the_same_values_by_every_route(monkeypatc
         return find_eigenpairs(apply, start, count, **more)
 
     monkeypatch.setattr(singular, "find_eigenpairs", spy)
-    for name, value in (("_AT_ONCE", 500), ("_EXACT_UP_TO", 0), ("DENSE_UP_TO", 16)):
+    for name, value in (("_AT_ONCE", 500), ("_EXACT_BELOW", 0), ("_COUNTED_BELOW", 0), ("DENSE_UP_TO", 16)):
         monkeypatch.setattr(singular, name, value)
     monkeypatch.setattr(classes, "_GATHERED", 1000)
     monkeypatch.setattr(classes, "_WEIGHTS_TOGETHER", 1)

@@ -16,9 +16,7 @@ from topognn.lanczos import draw_start, find_eigenpairs
 
 DENSE_UP_TO = 1024  # rows of a Gram matrix whose eigenvalues are all found; of larger ones only the largest are
 _AT_ONCE = 2**22  # numbers that are copied into floats at a time, and that Gram matrices solved together hold
-_EXACT_BELOW = (
-    2**33
-)  # multiplications for a Gram matrix that is made in float64, which is four times as slow as float32
+_EXACT_BELOW = 2**33  # multiplications for a Gram matrix made in float64, whole, which is slower than float32
 _COUNTED_BELOW = 2**28  # the same where matrices are 0/1, whose products float32 has exactly
 _NOISE = 2.0**-52  # of an eigenvalue, relative to the largest and a row: less is zero
 

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.architectures import ADDS, MOVES, PARAMETRIC, POINTWISE, POOLS, Architecture
+from tests.architectures import ADDS, MOVES, PARAMETRIC, POINTWISE, POOLS, Architecture, Step
 
 Sets = Any  # numpy arrays of frozensets of node ids
 NOTHING: frozenset[int] = frozenset()
+STATISTICAL = set("mean amax add sub iadd mul div scale add_constant squeeze unsqueeze".split())
 
 
 @dataclass
@@ -185,6 +186,22 @@ class _Tracer:
             self.join(one, out)
         return Value(out)
 
+    def normalised(self, one: Step) -> int | None:
+        """The value that a step shifts or scales by a mean or maximum of that value, which other steps came from."""
+        orders = {"sub": [one.args], "mul": [one.args, one.args[::-1]]}.get(one.op, [])
+        for value, statistic in orders:
+            reduced = False
+            while statistic > value:
+                came = self.steps[statistic - 1]
+                kind = dict(came.params).get("kind") if came.op == "scalar" else came.op
+                if len(set(came.args)) > 1 or kind not in STATISTICAL:
+                    break
+                reduced |= kind in ("mean", "amax")
+                statistic = came.args[0]
+            if statistic == value and reduced:
+                return value
+        return None
+
     def run(self, input_shape: tuple[int, ...], ring: tuple[int, ...] | None) -> NaiveGraph:
         if ring is None:
             values = [Value(self.partition("input", 0, input_shape)[1])]
@@ -208,6 +225,10 @@ class _Tracer:
             elif one.op in MOVES:
                 alone = onward if len(operands) == 1 else None
                 values.append(Value(moved(operation, [value.sets for value in operands]), alone))
+            elif (value := self.normalised(one)) is not None and values[value].sets.shape == np.broadcast_shapes(
+                *[v.sets.shape for v in operands]
+            ):
+                values.append(Value(values[value].sets))
             elif one.op in ADDS:
                 values.append(self.add(number, f"{one.op}{number}", operands, reads))
             elif one.op == "mul":

@@ -107,7 +107,7 @@ def test_data_dependent_control_flow() -> None:
     [
         (lambda x: x.cumsum(-1), "cumsum"),
         (lambda x: x / (1 + x.relu()), "div"),
-        (lambda x: x.matmul(x.T), "matmul"),
+        (lambda x: x.matmul(x.T).matmul(x.matmul(x.T)), "matmul"),
         (lambda x: x.topk(2).values, "topk"),
         (lambda x: x.sort().values, "sort"),
     ],

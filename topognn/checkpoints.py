@@ -28,13 +28,15 @@ _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 
 # Each pattern turns a stored name into (path of the module, name of its tensor).
 MASK_NAMES = (
-    re.compile(r"(?P<path>.*\.|)(?P<tensor>weight|bias)_mask"),  # torch.nn.utils.prune, Synaptic-Flow
+    re.compile(
+        r"(?P<path>.*\.|)(?P<tensor>(?:in_proj_|[qkv]_proj_)?(?:weight|bias))_mask"
+    ),  # torch.nn.utils.prune, Synaptic-Flow
     re.compile(r"(?P<path>.*\.|)parametrizations\.(?P<tensor>\w+)\.\d+\.mask"),
     re.compile(r"(?P<path>.*\.|)(?P<tensor>weight)\.mask"),
     re.compile(r"(?P<path>.*\.|)mask"),
 )
 ORIGINAL_NAMES = (
-    re.compile(r"(?P<path>.*\.|)(?P<tensor>weight|bias)_orig"),
+    re.compile(r"(?P<path>.*\.|)(?P<tensor>(?:in_proj_|[qkv]_proj_)?(?:weight|bias))_orig"),
     re.compile(r"(?P<path>.*\.|)parametrizations\.(?P<tensor>\w+)\.original\d*"),
 )
 

@@ -185,9 +185,10 @@ class MultipartiteGraph:
 
     @cached_property
     def is_input(self) -> Tensor:
-        """Which nodes are in the input partition; bool ``(nodes,)``."""
+        """Which nodes are in an input partition; bool ``(nodes,)``."""
         marked = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.device)
-        marked[: self.partitions[0].end] = True
+        for number in self._layout.inputs:
+            marked[self.partitions[number].offset : self.partitions[number].end] = True
         return marked
 
     # -- names of nodes -------------------------------------------------------------------------------------

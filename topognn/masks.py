@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ Masks = Mapping[str, Tensor] | Mapping[str, Tensor | None] | Sequence[Tensor | N
 
 
 def prunable_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights that pruning may touch: those of convolutions and linear layers.
+    """Return the weights that pruning may touch: those of convolutions and linear layers, projections of attention too.
 
     Args:
         model: any module; it is left exactly as it was (parameters, gradients, buffers, hooks, random state).
@@ -50,9 +50,9 @@ def prunable_weights(model: nn.Module) -> dict[str, Tensor]:
     {'0.weight': (8, 3, 3, 3), '3.weight': (2, 8)}
     """
     weights = {}
-    for name, module in _find_layers(model)[0].items():
-        weights[name] = _unmasked_weight(name, module)
-        if (mask := getattr(module, "weight_mask", None)) is not None:
+    for name, place in _find_layers(model)[0].items():
+        weights[name] = _unmasked_weight(name, place)
+        if (mask := _prune_mask(place)) is not None:
             weights[name] = weights[name] * mask.detach()
     return weights
 
@@ -84,10 +84,10 @@ def get_masks(model: nn.Module, masks: Masks | None = None) -> dict[str, Tensor]
     """
     layers, first_names = _find_layers(model)
     # Where torch prune or Synaptic-Flow keep a mask beside the weight, shapes are those of the weight itself.
-    weights = {name: _unmasked_weight(name, module) for name, module in layers.items()}
+    weights = {name: _unmasked_weight(name, place) for name, place in layers.items()}
     if masks is None:
-        found = {name: _own_mask(module, weights[name]) for name, module in layers.items()}
-        from_zeros = not any(_mask_buffers(module) for module in layers.values())
+        found = {name: _own_mask(place, weights[name]) for name, place in layers.items()}
+        from_zeros = not any(_mask_buffers(place) for place in layers.values())
     else:
         found, from_zeros = _named_masks(model, masks, first_names)
     given = {name: mask.to(weights[name].device) for name, mask in found.items() if isinstance(mask, Tensor)}
@@ -147,36 +147,74 @@ def _read(flags: Sequence[Tensor]) -> list[Any]:
     return read(torch.stack([flag.to(flags[0].device) for flag in flags])) if flags else []
 
 
-def _find_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Return first weight name -> layer, and every weight name -> the first name of the same weight."""
-    layers: dict[str, nn.Module] = {}
+def get_first_names(model: nn.Module) -> dict[str, str]:
+    """Return every name of a prunable weight -> the one that it goes by, which is a layer's.
+
+    >>> model = nn.ModuleDict({"embed": nn.Embedding(9, 4), "head": nn.Linear(4, 9, bias=False)})
+    >>> model["head"].weight = model["embed"].weight
+    >>> get_first_names(model)
+    {'head.weight': 'head.weight', 'embed.weight': 'head.weight'}
+    """
+    return _find_layers(model)[1]
+
+
+class _Place(NamedTuple):
+    """Where a weight is: a module and the name that it has there."""
+
+    module: nn.Module
+    attribute: str
+
+
+def _find_layers(model: nn.Module) -> tuple[dict[str, _Place], dict[str, str]]:
+    """Return first weight name -> place, and every name of such a weight -> its first, tied embeddings' included."""
+    layers: dict[str, _Place] = {}
     first_names: dict[str, str] = {}
     owners: dict[int, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, PRUNABLE):
-            name = f"{path}.weight" if path else "weight"
-            first_names[name] = owners.setdefault(id(_stored_weight(module)), name)
+        for place in _places(module):
+            name = f"{path}.{place.attribute}" if path else place.attribute
+            first_names[name] = owners.setdefault(id(_stored_weight(place)), name)
             if first_names[name] == name:
-                layers[name] = module
+                layers[name] = place
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in owners and split_role(name)[1] == "plain" and ".parametrizations." not in name:
+            first_names.setdefault(name, owners[id(parameter)])
     return layers, first_names
 
 
-def _stored_weight(module: nn.Module) -> Any:
-    """Return the parameter behind ``module.weight``: tied layers share it, whatever is computed from it."""
-    if parametrize.is_parametrized(module, "weight"):
-        stored: Any = module.parametrizations["weight"]  # type: ignore[index]
+def _places(module: nn.Module) -> Iterator[_Place]:
+    """Yield the weights of a module itself that pruning may touch."""
+    if isinstance(module, PRUNABLE):
+        yield _Place(module, "weight")
+    if isinstance(module, nn.MultiheadAttention):
+        for attribute in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
+            if getattr(module, attribute) is not None:
+                yield _Place(module, attribute)
+
+
+def _stored_weight(place: _Place) -> Any:
+    """Return the parameter behind a weight: tied layers share it, whatever is computed from it."""
+    module, name = place
+    if parametrize.is_parametrized(module, name):
+        stored: Any = module.parametrizations[name]  # type: ignore[index]
         return stored.original if hasattr(stored, "original") else stored.original0
     # Old-style spectral_norm has a weight_orig too, but only prune has a mask beside it.
-    return getattr(module, "weight_orig", module.weight) if hasattr(module, "weight_mask") else module.weight
+    weight = getattr(module, name)
+    return weight if _prune_mask(place) is None else getattr(module, f"{name}_orig", weight)
 
 
-def _unmasked_weight(name: str, module: nn.Module) -> Tensor:
-    stored: Tensor = _stored_weight(module)
+def _prune_mask(place: _Place) -> Any:
+    """Return the mask that torch prune or Synaptic-Flow keep beside a weight, None without one."""
+    return getattr(place.module, f"{place.attribute}_mask", None)
+
+
+def _unmasked_weight(name: str, place: _Place) -> Tensor:
+    stored: Tensor = _stored_weight(place)
     if nn.parameter.is_lazy(stored):
         raise MaskError(f"weight {name!r} has no shape yet: run the model once on an input, then take its masks.")
-    if not parametrize.is_parametrized(module, "weight"):
+    if not parametrize.is_parametrized(*place):
         return stored.detach()
-    steps: Any = module.parametrizations["weight"]  # type: ignore[index]
+    steps: Any = place.module.parametrizations[place.attribute]  # type: ignore[index]
     # In eval mode and on copies, because some parametrizations (spectral_norm) write to their buffers.
     buffers = {name: buffer.clone() for name, buffer in steps.named_buffers()}
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
@@ -185,17 +223,18 @@ def _unmasked_weight(name: str, module: nn.Module) -> Tensor:
     return weight.detach()
 
 
-def _mask_buffers(module: nn.Module) -> list[Tensor]:
+def _mask_buffers(place: _Place) -> list[Tensor]:
     """Return the masks that a layer carries: prune's buffer, or those of its parametrizations."""
-    own: list[Any] = [module.weight_mask] if hasattr(module, "weight_mask") else []
-    if parametrize.is_parametrized(module, "weight"):
-        steps: Any = module.parametrizations["weight"]  # type: ignore[index]
+    mask = _prune_mask(place)
+    own: list[Any] = [] if mask is None else [mask]
+    if parametrize.is_parametrized(*place):
+        steps: Any = place.module.parametrizations[place.attribute]  # type: ignore[index]
         own += [step.mask for step in steps if isinstance(getattr(step, "mask", None), Tensor)]
     return own
 
 
-def _own_mask(module: nn.Module, weight: Tensor) -> Tensor:
-    masks = _mask_buffers(module)
+def _own_mask(place: _Place, weight: Tensor) -> Tensor:
+    masks = _mask_buffers(place)
     if not masks:
         return weight != 0
     return masks[0] if len(masks) == 1 else torch.stack(masks).amin(0)

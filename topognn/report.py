@@ -238,12 +238,12 @@ def layer_table(graph: MultipartiteGraph) -> list[LayerRow]:
     >>> row.layer, row.shape, row.kept, row.density, row.edges, row.effective, round(row.log10_paths, 3)
     ('0', (2, 1, 2, 2), 2, 0.25, 8, 2, 0.602)
     """
-    numbers = [n for n, c in enumerate(graph.connections) if c.weight is not None]
+    numbers = [n for n, c in enumerate(graph.connections) if c.weight is not None and not c.is_pooled]
     layers = [(graph.connections[n], graph.kept[n]) for n in numbers]
     used = find_effective(graph).masks
     columns = (
-        torch.stack([sum_in(c, k.mask).sum() for c, k in layers]),
-        torch.stack([used[c.weight].sum() for c, _ in layers if c.weight is not None]),
+        torch.stack([_count_edges(graph, n) for n in numbers]),
+        torch.stack([c.to_kernel(used[c.weight]).sum() for c, _ in layers if c.weight is not None]),
         find_paths(graph).log2_through[numbers],
         find_layer_expansion(graph),
     )
@@ -257,6 +257,16 @@ def layer_table(graph: MultipartiteGraph) -> list[LayerRow]:
         )
         for i, (c, k) in enumerate(layers)
     ]
+
+
+def _count_edges(graph: MultipartiteGraph, number: int) -> Tensor:
+    """Return the uses of a connection's weights, and of sums of them, which follow it."""
+    total = sum_in(graph.connections[number], graph.kept[number].mask).sum()
+    for c, k in zip(graph.connections[number + 1 :], graph.kept[number + 1 :], strict=True):
+        if not c.is_pooled:
+            break
+        total += sum_in(c, k.mask).sum()
+    return total
 
 
 class TroubleRow(NamedTuple):

@@ -41,6 +41,7 @@ def save_parts(path: Path, layout: Layout, kept: Sequence[KeptWeights], num_uses
         "partitions": [(p.name, p.shape, p.offset) for p in layout.partitions],
         "connections": connections,
         "outputs": layout.outputs,
+        "inputs": layout.inputs,
         "shortcuts": layout.shortcuts,
         "counts": [own.count for own in kept],
         "num_uses": num_uses,
@@ -83,4 +84,5 @@ def load_parts(path: Path, device: str | torch.device) -> tuple[Layout, list[Kep
         kept.append(KeptWeights(mask, values, header["counts"][number]))
     partitions = tuple(Partition(name, tuple(shape), offset) for name, shape, offset in header["partitions"])
     layout = Layout(partitions, tuple(connections), tuple(header["outputs"]), header["shortcuts"])
+    layout = dataclasses.replace(layout, inputs=tuple(header.get("inputs", (0,))))
     return layout, kept, header["num_uses"]

@@ -100,6 +100,7 @@ def report(
     classes: Annotated[int | None, typer.Option(help="Outputs: 10, or 1000 for torchvision.", min=1)] = None,
     metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Which topometrics; all by default.")] = None,
     shortcuts: Annotated[str, typer.Option(help="Which shortcuts make edges: parametric or all.")] = "parametric",
+    attention: Annotated[str, typer.Option(help="What attention's edges are of: all, or values alone.")] = "all",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one by default.")] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write all as JSON; - for stdout alone.")] = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write topometrics as CSV; - likewise.")] = None,
@@ -115,7 +116,7 @@ def report(
 
     check_files(json, csv)
     request = Request(
-        *(model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, device),
+        *(model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, attention, device),
         *(layers, where, baselines),
     )
     with quiet_warnings(debug):

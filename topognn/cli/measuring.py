@@ -59,7 +59,8 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
         model, input_shape = build_model(request, device)
     with phase("trace"):
         shortcuts = cast(Literal["parametric", "all"], request.shortcuts)
-        layout = topognn.trace(model, input_shape, shortcuts=shortcuts)
+        attention = cast(Literal["all", "values"], request.attention)
+        layout = topognn.trace(model, input_shape, shortcuts=shortcuts, attention=attention)
     with phase("prune"):
         masks = make_masks(model, request, input_shape)
     with phase("encode"):

@@ -29,6 +29,7 @@ class Request:
     classes: int | None = None
     metrics: str | None = None
     shortcuts: str = "parametric"
+    attention: str = "all"
     device: str | None = None
     layers: bool = False
     where: bool = False

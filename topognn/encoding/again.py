@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from topognn.encoding.degrees import add_in, add_out
-from topognn.encoding.kept import KeptWeights, take_values
+from topognn.encoding.kept import KeptWeights, find_mask, take_values, take_weight
 from topognn.graph import Earlier, MultipartiteGraph
 from topognn.kernels.host import read
 
@@ -57,7 +57,7 @@ def encode_again(
     parts: list[tuple[int, Tensor, Tensor]] = []  # connection, new mask, what is added to it (1) and taken away (-1)
     for number, c in enumerate(layout.connections):
         if c.weight is not None and c.weight in changed:
-            mask = masks[c.weight].to(device).reshape(c.kernel).contiguous()
+            mask = c.to_kernel(masks[c.weight].to(device)).contiguous()
             parts.append((number, mask, mask.float() - graph.kept[number].mask.float()))
     in_degrees, num_uses, counts = graph.raw_in_degrees, graph.num_uses, {}
     out_degrees = graph.__dict__.get("out_degrees")
@@ -74,7 +74,12 @@ def encode_again(
     for number, c in enumerate(layout.connections):
         mask, count = counts.get(number, (kept[number].mask, kept[number].count))
         if c.weight is not None and (number in counts or values):
-            now = weights[c.weight].to(device, torch.float32)
+            whole = weights[c.weight].to(device, torch.float32)
+            if c.is_pooled:
+                whole_mask = masks[c.weight].to(device) if number in counts else find_mask(layout, kept, c.weight)
+                now = take_weight(c, whole, whole_mask)
+            else:
+                now = c.to_kernel(whole)
             kept[number] = KeptWeights(mask, take_values(mask, now, count), count)
     new = MultipartiteGraph(layout, kept, in_degrees, num_uses)
     for name in ("has_parallel_edges", "is_input", "is_output"):  # the layout's alone

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from topognn.kernels.taps import BLOCK, count_block, count_kept, find_taps, take_kept
-from topognn.tracing.layout import Connection
+from topognn.tracing.layout import Connection, Layout
 
 
 class Taps(NamedTuple):
@@ -76,6 +77,21 @@ class KeptWeights:
             work=work,
         )
         return taps
+
+
+def take_weight(connection: Connection, weight: Tensor, mask: Tensor) -> Tensor:
+    """Return a parameter's weights in kernel form; where those are sums, of the magnitudes of the kept ones."""
+    return connection.to_kernel(weight.abs() * mask if connection.is_pooled else weight)
+
+
+def find_mask(layout: Layout, kept: Sequence[KeptWeights], weight: str) -> Tensor:
+    """Return the mask of a weight, in its own shape, from what the connections that use it keep."""
+    parts = [
+        c.from_kernel(k.mask)
+        for c, k in zip(layout.connections, kept, strict=True)
+        if c.weight == weight and not c.is_pooled
+    ]
+    return torch.stack(parts).any(0)
 
 
 def take_values(mask: Tensor, weight: Tensor, count: int) -> Tensor:

@@ -151,8 +151,9 @@ def _roll_modules(
 ) -> Iterable[tuple[str, LayerWeights]]:
     """Yield each layer's weights, rolled, from the modules: nothing is traced."""
     for name, weight in prunable_weights(model).items():
-        path = name.rpartition(".")[0]
+        path, _, own = name.rpartition(".")
         module = model.get_submodule(path)
+        path = path if own == "weight" else name
         groups, mask = int(getattr(module, "groups", 1)), masks[name]
         if isinstance(module, nn.modules.conv._ConvTransposeNd):
             mask, weight = (_turn(values, groups) for values in (mask, weight))
@@ -172,14 +173,14 @@ def _roll_connections(
     device = next(iter(weights.values())).device
     uses: dict[str, int] = {}
     for c in layout.to(device).connections:
-        if c.weight is None:
+        if c.weight is None or c.is_pooled:
             continue
         uses[c.layer] = uses.get(c.layer, 0) + 1
         mask, weight = masks[c.weight], weights[c.weight]
         if kind == "unrolled":
             own = _cut_out(c)
             name = c.layer if uses[c.layer] == 1 else f"{c.layer}#{uses[c.layer]}"
-            mask, weight = mask.reshape(c.kernel).contiguous(), weight.reshape(c.kernel)
+            mask, weight = c.to_kernel(mask).contiguous(), c.to_kernel(weight)
             yield name, LayerWeights(own, mask, weight, _density(mask))
         elif uses[c.layer] == 1:
             yield c.layer, roll(c.layer, mask, weight, c.groups, kind == "rolled-channel")
@@ -266,7 +267,7 @@ def _cut_out(c: Connection) -> Layout:
 def _shape(size: tuple[int, int, int], c: Connection) -> tuple[int, ...]:
     """Return the tensor's own shape from ``(channels, height, width)``; of volumes, depth and height are one axis."""
     channels, height, width = size
-    if len(c.weight_shape) == 2:  # a linear layer: a row a token, if there are several
+    if c.place_stride > 1 or len(c.weight_shape) == 2:  # a linear layer: a row a token, if there are several
         return (channels,) if width == 1 else (width, channels)
     return (channels, width) if len(c.weight_shape) == 3 else (channels, height, width)
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from topognn.encoding.degrees import add_in
-from topognn.encoding.kept import KeptWeights, take_values
+from topognn.encoding.kept import KeptWeights, take_values, take_weight
 from topognn.errors import TraceError
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.kernels.launch import check_device
 from topognn.masks import Masks, check_masks, get_masks, prunable_weights
 from topognn.tracing import trace
+from topognn.tracing.capture import InputShape
 from topognn.tracing.layout import Layout, Weights
 
 
 def encode(
     model: nn.Module | Layout,
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
     masks: Masks | None = None,
     *,
     shortcuts: Literal["parametric", "all"] = "parametric",
+    attention: Literal["all", "values"] = "all",
     input_padding_nodes: bool = False,
     device: torch.device | str | None = None,
 ) -> MultipartiteGraph:
@@ -32,11 +34,11 @@ def encode(
 
     Args:
         model: A model, or a layout that :func:`trace` made of it (then nothing is traced, and ``input_shape``,
-            ``shortcuts`` and ``input_padding_nodes`` are the layout's).
-        input_shape: Shape of one input without the batch.
+            ``shortcuts``, ``attention`` and ``input_padding_nodes`` are the layout's).
+        input_shape: Shape of one input without the batch, or examples: see :func:`trace`.
         masks: Which weights are kept, in any form that :func:`topognn.masks.get_masks` takes; by default the
             weights that are not zero.
-        shortcuts, input_padding_nodes: See :func:`trace`.
+        shortcuts, attention, input_padding_nodes: See :func:`trace`.
         device: Where to build the graph; by default where the weights are.
 
     Returns:
@@ -63,7 +65,8 @@ def encode(
     else:
         if input_shape is None:
             raise TraceError("input_shape is missing: the shape of one input without the batch, such as (3, 32, 32)")
-        layout = trace(model, input_shape, shortcuts=shortcuts, input_padding_nodes=input_padding_nodes)
+        ring = input_padding_nodes
+        layout = trace(model, input_shape, shortcuts=shortcuts, attention=attention, input_padding_nodes=ring)
     if layout.weights is None:
         raise TraceError("this layout was read from a file and has no model: encode a layout that trace() made")
     weights = layout.weights()
@@ -95,7 +98,9 @@ def encode_kept(
             one = torch.ones(c.kernel, device=device)
             parts.append((one.bool(), one))
         else:
-            parts.append((masks[c.weight].to(device).reshape(c.kernel).contiguous(), weights[c.weight]))
+            mask = masks[c.weight].to(device)
+            weight = take_weight(c, weights[c.weight].to(device), mask)
+            parts.append((c.to_kernel(mask).contiguous(), weight))
     in_degrees = add_in(layout, [mask for mask, _ in parts], device).to(torch.int64)
     counts = torch.stack([mask.count_nonzero() for mask, _ in parts] + [in_degrees.sum()])
     *kept_counts, num_entries = map(int, read(counts))

@@ -100,6 +100,4 @@ def _in_kernel_form(layout: Layout, weights: Mapping[str, Tensor]) -> list[Tenso
             what = f"{weights[name].dtype} of shape {tuple(weights[name].shape)}"
             raise MaskError(f"weight {name!r} is {what}: floating point of shape {shape} needed")
     like = next(iter(weights.values()))
-    return [
-        like.new_ones(c.kernel) if c.weight is None else weights[c.weight].view(c.kernel) for c in layout.connections
-    ]
+    return [like.new_ones(c.kernel) if c.weight is None else c.to_kernel(weights[c.weight]) for c in layout.connections]

@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from topognn.encoding.kept import find_mask
 from topognn.encoding.multipartite import encode
 from topognn.errors import TraceError
 from topognn.graph import MultipartiteGraph
@@ -134,7 +135,9 @@ def _by_weight(graph: MultipartiteGraph, uses: Sequence[Tensor]) -> dict[str, Te
     used: dict[str, Tensor] = {}
     for c, mask in zip(graph.connections, uses, strict=True):
         if c.weight is not None:
-            mask = mask.view(c.weight_shape)
+            mask = c.from_kernel(mask)
+            if c.is_pooled:  # of the weights that an edge is the sum of, those that are kept
+                mask &= find_mask(graph.layout, graph.kept, c.weight)
             used[c.weight] = used[c.weight] | mask if c.weight in used else mask  # tied: one use is enough
     return used
 

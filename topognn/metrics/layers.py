@@ -45,7 +45,7 @@ def find_layer_expansion(graph: MultipartiteGraph, *, weighted: bool = True) -> 
     values = [
         _second_singular_value(connection, kept.magnitude if weighted else kept.mask)
         for connection, kept in zip(graph.connections, graph.kept, strict=True)
-        if connection.weight is not None
+        if connection.weight is not None and not connection.is_pooled
     ]
     return torch.stack(values)
 

@@ -64,7 +64,8 @@ class Paths:
     def per_weight(self) -> Tensor:
         """The mean over kept weights of the sum over paths on their edges; float64 scalar, NaN if none is kept."""
         layers = [
-            (c.weight is not None, k.count) for c, k in zip(self._graph.connections, self._graph.kept, strict=True)
+            (c.weight is not None and not c.is_pooled, k.count)
+            for c, k in zip(self._graph.connections, self._graph.kept, strict=True)
         ]
         terms = [term for (is_layer, _), term in zip(layers, self._through, strict=True) if is_layer]
         value, exponent = add_scaled(terms)

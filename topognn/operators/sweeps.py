@@ -113,7 +113,7 @@ def sweep_forward(
             if _take_over(found, number, sources, before):
                 continue
             terms = [_push(layout, layout.connections[k], weights[k], found) for k in entering[number]]
-            if number == 0:
+            if number in layout.inputs:
                 terms.append((torch.ones_like(found.values[0]), torch.zeros_like(found.exponents[0])))
             _settle(found, number, terms, saturate, before)
     return found
@@ -162,7 +162,7 @@ def sweep_rows(graph: MultipartiteGraph, direction: Literal["in", "out"]) -> Sca
         work = rows.num_entries / max(1, graph.num_nodes)
         multiply_row.launch(part.size, part.offset, rows.indptr, rows.indices, rows.weights[:0], x, y, work=work)
         terms = [(y[0, part.offset : part.end], top)]
-        if number in ((0,) if direction == "in" else layout.outputs):
+        if number in (layout.inputs if direction == "in" else layout.outputs):
             terms.append((torch.ones_like(found.values[number]), torch.zeros_like(top)))
         _settle(found, number, terms, False)
     return found

@@ -93,8 +93,10 @@ def _join(c: Connection, channels: Tensor, offsets: Mapping[str, int]) -> tuple[
     taps = c.kernel[2] * c.kernel[3]
     first = torch.arange(c.kernel[0], device=channels.device) * c.target_channel_stride  # each channel's first element
     made = channels[nodes[first]].view(c.groups, outputs)
-    numbers = torch.arange(c.num_weights, device=channels.device).view(c.groups, outputs, inner, taps)
-    weight = offsets[c.weight] + numbers[group, :, within]  # (pairs, outputs, taps)
+    numbers = torch.arange(c.num_weights, device=channels.device) if c.weight_map is None else c.weight_map
+    numbers = numbers.view(-1, c.groups, outputs, inner, taps).movedim(0, -1).flatten(3)
+    weight = offsets[c.weight] + numbers[group, :, within]  # (pairs, outputs, taps and terms)
     source = pairs[0][:, None, None].expand_as(weight)
     target = made[group][:, :, None].expand_as(weight)
-    return source.reshape(-1), target.reshape(-1), weight.reshape(-1)
+    real = weight.reshape(-1) >= offsets[c.weight]
+    return source.reshape(-1)[real], target.reshape(-1)[real], weight.reshape(-1)[real]

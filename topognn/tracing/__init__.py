@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,16 +9,17 @@ from torch import nn
 
 from topognn.errors import TraceError
 from topognn.tracing.assemble import assemble
-from topognn.tracing.capture import Expressions, capture
+from topognn.tracing.capture import Expressions, InputShape, capture
 from topognn.tracing.layout import Layout
 from topognn.tracing.propagate import Propagation
 
 
 def trace(
     model: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: InputShape,
     *,
     shortcuts: Literal["parametric", "all"] = "parametric",
+    attention: Literal["all", "values"] = "all",
     input_padding_nodes: bool = False,
 ) -> Layout:
     """Find out what a model's graph looks like at an input shape, for any masks.
@@ -28,10 +28,13 @@ def trace(
     change of masks.
 
     Args:
-        model: Any model that ``torch.export`` can export in evaluation mode, with one input tensor.
-        input_shape: Shape of one input without the batch, e.g. ``(3, 32, 32)``.
+        model: Any model that ``torch.export`` can export in evaluation mode.
+        input_shape: Shape of one input without the batch, e.g. ``(3, 32, 32)``; of floating point, or of token ids
+            where the model looks it up in an embedding. For all else an example tensor with a batch of 1, or a tuple of
+            one for each positional argument of ``forward``.
         shortcuts: ``"parametric"`` (identity shortcuts add no edges, as in the paper) or ``"all"`` (they add
             edges of weight 1).
+        attention: ``"all"`` (queries and keys feed a hub a head) or ``"values"`` (they are left out).
         input_padding_nodes: Also make nodes of the first convolution's zero padding, as the paper's code does;
             for comparison with published numbers only.
 
@@ -48,8 +51,10 @@ def trace(
     """
     if shortcuts not in ("parametric", "all"):
         raise TraceError(f"shortcuts must be 'parametric' or 'all', not {shortcuts!r}")
-    captured = capture(model, tuple(input_shape))
+    if attention not in ("all", "values"):
+        raise TraceError(f"attention must be 'all' or 'values', not {attention!r}")
+    captured = capture(model, input_shape)
     expressions = Expressions(model, captured)
     with torch.no_grad():
-        walk = Propagation(captured, expressions, shortcuts, input_padding_nodes)
+        walk = Propagation(captured, expressions, shortcuts, attention, input_padding_nodes)
         return assemble(walk, expressions)

@@ -12,6 +12,7 @@ from topognn.errors import TraceError
 from topognn.tracing.draft import LayerUse, Shortcut
 from topognn.tracing.layout import Connection, Layout, Partition, Weights
 from topognn.tracing.operations import window_table
+from topognn.tracing.pooling import split
 from topognn.tracing.propagate import Propagation
 
 
@@ -57,11 +58,13 @@ def assemble(walk: Propagation, weights: Weights) -> Layout:
         else:
             block = walk.blocks[use.block]
             nodes = final[block.first : block.first + math.prod(block.shape)]
+            nodes = nodes if use.order is None else final[use.order.flatten()]
             (number,) = owners(nodes)
-            ids = finish(use.ids)
-            connections.append(_layer(use, ids, nodes, number, partitions[number], owners(ids)))
+            for part in split(use._replace(ids=finish(use.ids))):
+                connections.append(_layer(part, part.ids, nodes, number, partitions[number], owners(part.ids)))
+    inputs = tuple(owners(final[walk.blocks[n].first].view(1))[0] for n in walk.draft.inputs)
     outputs = sorted({owner for ids in walk.output for owner in owners(finish(ids))})
-    return Layout(tuple(partitions), tuple(connections), tuple(outputs), walk.shortcuts, weights)
+    return Layout(tuple(partitions), tuple(connections), tuple(outputs), walk.shortcuts, weights, inputs)
 
 
 def _layer(
@@ -89,9 +92,10 @@ def _layer(
     return _connection(
         layer=use.layer,
         weight=use.weight,
-        weight_shape=use.weight_shape,
+        weight_shape=use.weight_shape if use.parameter_shape is None else use.parameter_shape,
         kernel=kernel,
         groups=groups,
+        weight_map=None if use.entries is None else use.entries.reshape(-1, *kernel),
         positions=positions,
         input_positions=input_positions,
         channels_last=use.is_linear,
@@ -150,6 +154,7 @@ def _connection(
     target_first: int,
     nodes: Tensor,
     sources: tuple[int, ...],
+    weight_map: Tensor | None = None,
 ) -> Connection:
     (h, w), (oh, ow) = input_positions, positions
     channels = kernel[1] * groups
@@ -202,6 +207,7 @@ def _connection(
         ascends_in=support is None or (is_single and not repeats and _ascends(support)),
         ascends_out=straight and held_once,
         may_repeat=repeats,
+        weight_map=weight_map,
     )
 
 

@@ -6,14 +6,15 @@ import contextlib
 import logging
 import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from topognn.errors import MaskError, TraceError
+from topognn.errors import MaskError, TraceError, UnsupportedOperation
+from topognn.masks import get_first_names
 from topognn.modes import eval_mode
 
 # In-place operations that change no element's origin, however the tensor they change is viewed.
@@ -27,34 +28,64 @@ _VIEWS = (
 ).split()
 
 
+InputShape = Sequence[int] | Tensor | Sequence[Tensor]
+"""The shape of one input without the batch, or an example of each input with a batch of 1."""
+
+
 class Captured(NamedTuple):
-    """An exported graph: nodes in execution order, its one input, names of parameters and buffers, constants."""
+    """An exported graph: nodes in execution order, its inputs, names of parameters and buffers, constants."""
 
     graph: torch.fx.Graph
-    input: Node
+    inputs: tuple[Node, ...]
     tensors: dict[Node, str]
     constants: dict[Node, Tensor]
 
 
-def capture(model: nn.Module, input_shape: tuple[int, ...]) -> Captured:
-    """Export ``model`` at ``(1, *input_shape)`` in evaluation mode; the model is left as it was."""
+def capture(model: nn.Module, input_shape: InputShape) -> Captured:
+    """Export ``model`` at ``(1, *input_shape)``, or at an example, in evaluation mode; the model is left as it was."""
     if not isinstance(model, nn.Module):
         raise TraceError(f"expected a torch.nn.Module, not {type(model).__name__}")
-    _check_shape(input_shape)
+    examples = _check_examples(input_shape)
     first = next(model.parameters(), None)
     if first is None:
         raise TraceError("the model has no parameters: no parametric layer, no graph")
     if any(p.is_meta for p in model.parameters()):
         raise TraceError("the model is on the meta device, where weights have no values: move it with to_empty()")
-    example = torch.empty(1, *input_shape, device=first.device, dtype=first.dtype)
+    if examples:
+        given = tuple(example.to(first.device) for example in examples)
+        shown: tuple[Any, ...] = tuple(tuple(example.shape) for example in examples)
+    else:
+        shown = tuple(input_shape)
+        given = (torch.empty(1, *shown, device=first.device, dtype=first.dtype),)
     with eval_mode(model), _quiet(), torch.no_grad():
         try:
-            program = torch.export.export(model, (example,), strict=False)
-            if not _is_functional(program.graph):
-                program = program.run_decompositions({})
+            program = _export(model, given)
         except Exception as error:  # export raises many types; all of them mean: not traceable as it is
-            raise _explain(error, input_shape) from error
+            if examples or "indices" not in str(error) or "Long" not in str(error):
+                raise _explain(error, shown) from error
+            try:  # the input is looked up in an embedding
+                program = _export(model, (torch.zeros(given[0].shape, dtype=torch.int64, device=first.device),))
+            except Exception as second:
+                raise _explain(second, shown) from second
     return _read(program, model)
+
+
+def _export(model: nn.Module, examples: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    program = torch.export.export(model, examples, strict=False)
+    return program if _is_functional(program.graph) else program.run_decompositions({})
+
+
+def _check_examples(input_shape: Any) -> tuple[Tensor, ...]:
+    """Return the example tensors that were given in place of a shape, none if it is a shape."""
+    examples = (input_shape,) if isinstance(input_shape, Tensor) else input_shape
+    if not isinstance(examples, tuple | list) or not any(isinstance(one, Tensor) for one in examples):
+        _check_shape(input_shape)
+        return ()
+    for one in examples:
+        if not isinstance(one, Tensor) or one.dim() < 2 or one.shape[0] != 1:
+            what = f"a tensor of shape {tuple(one.shape)}" if isinstance(one, Tensor) else repr(one)
+            raise TraceError(f"example inputs must be tensors with a batch of 1 in front, not {what}")
+    return tuple(examples)
 
 
 def _check_shape(input_shape: Any) -> None:
@@ -115,16 +146,17 @@ def _is_functional(graph: torch.fx.Graph) -> bool:
 def _read(program: torch.export.ExportedProgram, model: nn.Module) -> Captured:
     graph, signature = program.graph, program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    first: dict[int, str] = {}  # tied parameters go by their first name
+    first: dict[int, str] = {}  # tied parameters go by their first name; as a layer's weight, if they are one
+    layers = get_first_names(model)
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        first.setdefault(id(parameter), name)
+        first.setdefault(id(parameter), layers.get(name, name))
     own = dict(model.named_parameters(remove_duplicate=False))
     names = {key: first[id(own[name])] if name in own else name for key, name in names.items()}
     lifted = signature.inputs_to_lifted_tensor_constants
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-    inputs = [n for n in placeholders if n.name in signature.user_inputs]
-    if len(inputs) != 1 or not inputs[0].users:
-        raise TraceError("the model does not compute its output from one input tensor")
+    inputs = tuple(n for n in placeholders if n.name in signature.user_inputs and n.users)
+    if not inputs:
+        raise TraceError("the model does not compute its output from its input")
     order = {node: i for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:  # after an in-place operation, its result is what the old name reads
         if name_of(node).endswith("_") and node.op == "call_function":
@@ -137,7 +169,7 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> Captured:
             graph.erase_node(node)
     return Captured(
         graph,
-        inputs[0],
+        inputs,
         {n: names[n.name] for n in placeholders if n.name in names},
         {n: program.constants[lifted[n.name]] for n in placeholders if n.name in lifted},
     )
@@ -173,6 +205,11 @@ class Expressions:
                 values[node] = self._look_up(self._names[node])
             elif node in self._constants:
                 values[node] = self._constants[node]
+            elif node.op == "placeholder":
+                raise UnsupportedOperation(
+                    f"the model moves data, or computes weights, by the values of its input {node.name!r}: that has "
+                    "no one graph"
+                )
             else:
                 args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: self.evaluate(n, values))
                 values[node] = node.target(*args, **kwargs)  # type: ignore[operator]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -12,11 +14,12 @@ class Value(NamedTuple):
     """A tensor in flight: ids ``(K, *shape)``, and the block whose fresh output it is (None: not fresh).
 
     Fresh: reached from one layer's output, or from a sum that ends in one, through transparent operations
-    that nothing else reads.
+    that nothing else reads. ``is_score``: a product of two activations that no third has been multiplied by yet.
     """
 
     ids: Tensor
     fresh: int | None
+    is_score: bool = False
 
 
 @dataclasses.dataclass
@@ -32,7 +35,9 @@ class Block:
 class LayerUse(NamedTuple):
     """A use of a layer's weights, before renumbering.
 
-    ``ids`` is ``(K, *input shape)``; ``depth`` is stride, padding and dilation along a third axis.
+    ``ids`` is ``(K, *input shape)``; ``depth`` is stride, padding and dilation along a third axis. ``weight_shape`` is
+    the weight's as it is used; ``parameter_shape`` that of the whole parameter, of which ``entries`` says where each
+    is (None: as they stand). ``order`` has the output's ids in the layer's own order (None: that of its tensor).
     """
 
     layer: str
@@ -47,6 +52,9 @@ class LayerUse(NamedTuple):
     dilation: tuple[int, int]
     groups: int
     depth: tuple[int, int, int] | None = None
+    parameter_shape: tuple[int, ...] | None = None
+    entries: Tensor | None = None
+    order: Tensor | None = None
 
 
 class Shortcut(NamedTuple):
@@ -56,3 +64,29 @@ class Shortcut(NamedTuple):
     ids: Tensor
     target_ids: Tensor
     block: int
+
+
+class Draft:
+    """What a walk has written down so far.
+
+    Attributes:
+        blocks: In execution order.
+        uses: Of layers, and shortcuts, in execution order.
+        inputs: Numbers of the blocks that are inputs of the network.
+    """
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self.uses: list[LayerUse | Shortcut] = []
+        self.inputs: list[int] = []
+
+    def open(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Open a block and return its ids in the given shape."""
+        first = self.blocks[-1].first + math.prod(self.blocks[-1].shape) if self.blocks else 0
+        self.blocks.append(Block(name, shape, first))
+        return torch.arange(first, first + math.prod(shape)).view(shape)
+
+    def get_free_name(self, name: str) -> str:
+        """Return a name, with a number behind it if a block has it."""
+        taken = sum(b.name == name or b.name.startswith(f"{name}#") for b in self.blocks)
+        return f"{name}#{taken + 1}" if taken else name

@@ -62,8 +62,8 @@ class Connection:
 
     Attributes:
         layer: Module path of the layer, or the name of the sum that a shortcut ends in.
-        weight: Name of the layer's weight; None for a shortcut.
-        weight_shape: The weight's own shape.
+        weight: Name of the layer's weight; None for a shortcut, and for what feeds the hubs of attention.
+        weight_shape: The shape of the whole parameter.
         kernel: ``(out channels, in channels a group, kernel height, kernel width)``.
         groups: Number of channel groups.
         positions: ``(height, width)`` of the output; ``input_positions`` those of the input.
@@ -89,6 +89,9 @@ class Connection:
         ascends_in: Filled weight by weight, this connection's part of a row of in-edges comes out sorted.
         ascends_out: The same for rows of out-edges.
         may_repeat: Two weights of this connection may join the same pair of nodes.
+        weight_map: int64 ``(terms, *kernel)``: which of the parameter's weights, laid end to end, are each of the
+            kernel's, -1 = none; None: all as they stand. With several terms a weight of the kernel is the sum of
+            several of the parameter's, and there if one of them is: parallel edges from what many channels share.
     """
 
     layer: str
@@ -123,6 +126,30 @@ class Connection:
     ascends_in: bool
     ascends_out: bool
     may_repeat: bool
+    weight_map: Tensor | None = None
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a weight of the kernel is the sum of several of the parameter's."""
+        return self.weight_map is not None and self.weight_map.shape[0] > 1
+
+    def to_kernel(self, values: Tensor) -> Tensor:
+        """Put one value a weight of the parameter into kernel form; several terms are added, of bools any is enough."""
+        if self.weight_map is None:
+            return values.reshape(self.kernel)
+        padded = torch.cat([values.reshape(-1), values.new_zeros(1)])  # where -1 points
+        if not self.is_pooled:
+            return padded[self.weight_map[0]]
+        taken = padded[self.weight_map]
+        return taken.any(0) if values.dtype == torch.bool else taken.sum(0)
+
+    def from_kernel(self, used: Tensor) -> Tensor:
+        """Return which of the parameter's weights are part of a weight of the kernel that is used; bool both."""
+        if self.weight_map is None:
+            return used.reshape(self.weight_shape)
+        found = torch.zeros(math.prod(self.weight_shape) + 1, dtype=torch.int32, device=used.device)
+        found.index_add_(0, self.weight_map.flatten(), used.int().expand(self.weight_map.shape).flatten())
+        return (found[:-1] > 0).view(self.weight_shape)
 
     @property
     def in_channels(self) -> int:
@@ -154,11 +181,13 @@ class Layout:
     """Partitions and connections of a network at one input shape, for any masks.
 
     Attributes:
-        partitions: In execution order; partition 0 is the network's input.
+        partitions: In execution order; partition 0 is an input of the network.
         connections: In execution order.
         outputs: Numbers of the partitions that the network's output is made of (PL of the definitions).
         shortcuts: ``"parametric"`` or ``"all"``.
         weights: Returns the model's current weights by name; None for a layout without a model.
+        inputs: Numbers of the partitions that are inputs of the network (P0 of the definitions): one a floating-point
+            input, one an embedding of an integer one.
     """
 
     partitions: tuple[Partition, ...]
@@ -166,6 +195,7 @@ class Layout:
     outputs: tuple[int, ...]
     shortcuts: str
     weights: Weights | None = None
+    inputs: tuple[int, ...] = (0,)
     _moved: dict[torch.device, Layout] = dataclasses.field(default_factory=dict, repr=False)
 
     @property

@@ -21,7 +21,7 @@ TRANSPARENT = frozenset(
         "_native_batch_norm_legit_no_training native_batch_norm cudnn_batch_norm instance_norm layer_norm "
         "native_layer_norm group_norm native_group_norm rms_norm local_response_norm softmax _softmax log_softmax "
         "_log_softmax to _to_copy type_as float double half contiguous clone detach alias lift_fresh_copy maximum "
-        "minimum rsub requires_grad"
+        "minimum rsub requires_grad masked_fill where _safe_softmax"
     ).split()
 )
 """Elementwise operations and normalisations: element for element, nothing moves."""
@@ -32,13 +32,33 @@ MOVING = frozenset(
         "slice select narrow expand view_as expand_as broadcast_to squeeze unsqueeze cat concat concatenate stack "
         "hstack vstack chunk split split_with_sizes tensor_split unbind roll flip rot90 pixel_shuffle pixel_unshuffle "
         "channel_shuffle native_channel_shuffle repeat tile index index_select pad constant_pad_nd reflection_pad1d "
-        "reflection_pad2d replication_pad1d replication_pad2d getitem meshgrid diagonal"
+        "reflection_pad2d replication_pad1d replication_pad2d getitem meshgrid diagonal repeat_interleave "
+        "slice_scatter select_scatter"
     ).split()
 )
 """Operations that only say where an element goes."""
 
-REDUCING = frozenset("mean sum amax amin".split())
+JOINING = frozenset("cat concat concatenate stack hstack vstack slice_scatter select_scatter".split())
+"""Those of them that put tensors together."""
+
+REDUCING = frozenset("mean sum amax amin var std linalg_vector_norm norm logsumexp".split())
 """Reductions that stand for everything they reduce, as a pooling over the whole axis does."""
+
+VALUELESS = frozenset(
+    (
+        "new_zeros new_ones new_empty new_full zeros_like ones_like empty_like full_like eq ne lt le gt ge isnan isinf "
+        "isfinite logical_not logical_and logical_or argmax argmin"
+    ).split()
+)
+"""Operations whose result is no activation: constants of an activation's kind, and what may only mask one."""
+
+STATISTICAL = REDUCING | frozenset(
+    (
+        "pow square abs sqrt rsqrt reciprocal exp log add sub mul div true_divide clamp clamp_min expand expand_as "
+        "to _to_copy type_as float unsqueeze squeeze view reshape contiguous clone detach alias"
+    ).split()
+)
+"""What the statistics of a normalisation are computed by."""
 
 POOLING = frozenset(
     f"{kind}_pool{n}d{suffix}"
@@ -71,12 +91,17 @@ def move(target: Callable[..., Any], args: Any, kwargs: Any, depth: int) -> Any:
             given = torch.utils._pytree.tree_map_only(Tensor, _as_double, given)
             layers.append(torch.utils._pytree.tree_map_only(Tensor, Tensor.long, target(*given, **kwargs)))
     if isinstance(layers[0], Tensor):
-        return torch.stack(layers)
+        return torch.stack(layers) if depth > 1 else layers[0][None]  # a view stays one
     return [torch.stack(parts) for parts in zip(*layers, strict=True)]
 
 
 def _as_double(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.dtype == torch.int64 else tensor
+
+
+def count_distinct(ids: Tensor) -> int:
+    """Return how many distinct ids there are."""
+    return int(torch.unique(ids).numel())
 
 
 def stack_depths(depths: Sequence[Tensor]) -> list[Tensor]:

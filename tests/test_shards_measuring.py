@@ -16,15 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
+from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass as torch_cutlass
 
 import topognn
 from tests.memory import peak_bytes
-from tests.shard_files import save, sparse
+from tests.shard_files import save, sparse, two_of_four
 from tests.shard_tasks import LAYERS, METRICS, make_checkpoint
 from tests.test_cli import fail, invoke
 from topognn.baselines.layers import LAYER_METRICS
 from topognn.errors import CheckpointError, GraphMemoryError, UnknownNameError
-from topognn.shards import measuring
+from topognn.shards import measuring, unpacking
+from topognn.shards.loading import load_layer
 from topognn.shards.measuring import CHEAP, SIZES, TEXTS, estimate_bytes, measure_checkpoint, measure_layer
 from topognn.shards.planning import plan_checkpoint
 from topognn.shards.rows import RowFolder
@@ -101,12 +103,20 @@ def test_cheap_metrics_make_no_list_of_edges(tmp_path: Path, monkeypatch: pytest
     assert set(CHEAP) < set(LAYER_METRICS)
 
 
-def test_memory_of_one_layer(tmp_path: Path) -> None:
-    save(tmp_path / "net.safetensors", {"fc.weight": sparse(384, 2048, dtype=torch.bfloat16)})
+@pytest.mark.parametrize("form", ["dense", "2:4"])
+def test_memory_of_one_layer(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = two_of_four(384, 2048).bfloat16()
+    parts = dict(zip(("packed", "meta"), torch_cutlass(weight), strict=True)) if form == "2:4" else {}
+    stored = {f"fc.weight.{name}": tensor for name, tensor in parts.items()} or {"fc.weight": weight}
+    save(tmp_path / "net.safetensors", stored)
+    monkeypatch.setattr(unpacking, "_AT_ONCE", 2**15)  # as small, beside this layer, as it is beside large ones
     (layer,) = plan_checkpoint(f"{tmp_path}/net.safetensors").layers
+    assert layer.form == form
     measure_layer(layer, "rolled", CHEAP, torch.device("cpu"))
     most, _ = peak_bytes(lambda: measure_layer(layer, "rolled", CHEAP, torch.device("cpu")))
     assert most < estimate_bytes(layer)
+    most, _ = peak_bytes(lambda: load_layer(layer))
+    assert most < 16 * weight.numel()
 
 
 def test_layer_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

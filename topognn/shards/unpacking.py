@@ -16,6 +16,8 @@ from torch import Tensor
 from topognn.errors import CheckpointError
 from topognn.kernels.host import read
 
+_AT_ONCE = 2**21  # values that are spread at a time: their places take sixteen times their bytes
+
 
 def spread_two_of_four(packed: Tensor, meta: Tensor) -> Tensor:
     """Return the matrix of which a 2:4 layout stores two values of every four (float32: one of every two).
@@ -42,18 +44,21 @@ def spread_two_of_four(packed: Tensor, meta: Tensor) -> Tensor:
             f"2:4 values of shape {tuple(packed.shape)} and {packed.dtype} do not go with metadata of shape "
             f"{tuple(meta.shape)} and {meta.dtype}: {wanted} of shape {(rows, columns)} and rows by {group} are needed"
         )
-    words = meta.reshape(-1)[_reordered(rows, columns, group, meta.device)].view(rows, columns).long()
+    words = meta.reshape(-1)[_reordered(rows, columns, group, meta.device)].view(rows, columns)
     shifts = torch.arange(0, bits, 4, device=meta.device)
-    codes = (words[:, :, None] >> shifts & 15).flatten()
-    first, second = codes & 3, codes >> 2
-    (is_sound,) = read((first < second).all().reshape(1))
+    dense = torch.zeros(rows, 2 * half, dtype=packed.dtype, device=packed.device)
+    sound = torch.ones((), dtype=torch.bool, device=meta.device)
+    for piece in torch.arange(rows, device=meta.device).split(max(1, _AT_ONCE // max(1, half))):
+        codes = words[piece, :, None].long() >> shifts & 15
+        first, second = codes.flatten(1) & 3, codes.flatten(1) >> 2
+        sound &= (first < second).all()
+        places = torch.stack([first, second], 2) + 4 * torch.arange(first.shape[1], device=meta.device)[:, None]
+        places = places[:, :, 0] // 2 if a_value == 2 else places.flatten(1)
+        dense[piece] = torch.zeros_like(dense[piece]).scatter_(1, places, packed[piece])
+    (is_sound,) = read(sound.reshape(1))
     if not is_sound:
         raise CheckpointError("the metadata of 2:4 values name no two places of four: they are of another layout")
-    places = torch.stack([first, second], 1) + 4 * torch.arange(codes.numel(), device=meta.device)[:, None]
-    if a_value == 2:
-        places, packed = places[:, 0] // 2, packed.reshape(-1)
-    dense = torch.zeros(rows * 2 * half, dtype=packed.dtype, device=packed.device)
-    return dense.scatter_(0, places.flatten(), packed.reshape(-1)).view(rows, 2 * half)
+    return dense
 
 
 def _reordered(rows: int, columns: int, group: int, device: torch.device) -> Tensor:

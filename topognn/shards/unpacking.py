@@ -48,13 +48,14 @@ def spread_two_of_four(packed: Tensor, meta: Tensor) -> Tensor:
     shifts = torch.arange(0, bits, 4, device=meta.device)
     dense = torch.zeros(rows, 2 * half, dtype=packed.dtype, device=packed.device)
     sound = torch.ones((), dtype=torch.bool, device=meta.device)
-    for piece in torch.arange(rows, device=meta.device).split(max(1, _AT_ONCE // max(1, half))):
+    step = max(1, _AT_ONCE // max(1, half))
+    for piece in (slice(start, start + step) for start in range(0, rows, step)):
         codes = words[piece, :, None].long() >> shifts & 15
         first, second = codes.flatten(1) & 3, codes.flatten(1) >> 2
         sound &= (first < second).all()
         places = torch.stack([first, second], 2) + 4 * torch.arange(first.shape[1], device=meta.device)[:, None]
         places = places[:, :, 0] // 2 if a_value == 2 else places.flatten(1)
-        dense[piece] = torch.zeros_like(dense[piece]).scatter_(1, places, packed[piece])
+        dense[piece].scatter_(1, places, packed[piece])
     (is_sound,) = read(sound.reshape(1))
     if not is_sound:
         raise CheckpointError("the metadata of 2:4 values name no two places of four: they are of another layout")

@@ -81,6 +81,10 @@ def strided(x: Tensor, dim: int, start: int | None = None, stop: int | None = No
 MODULES: dict[str, Callable[..., nn.Module]] = {
     "conv2d": lambda s, out, kernel=1, **options: nn.Conv2d(s[1], out, kernel, **options),
     "conv3d": lambda s, out, kernel=1, **options: nn.Conv3d(s[1], out, kernel, **options),
+    "conv1d": lambda s, out, kernel=1, **options: nn.Conv1d(s[1], out, kernel, **options),
+    "up_conv1d": lambda s, out, kernel=1, **options: nn.ConvTranspose1d(s[1], out, kernel, **options),
+    "up_conv2d": lambda s, out, kernel=1, **options: nn.ConvTranspose2d(s[1], out, kernel, **options),
+    "up_conv3d": lambda s, out, kernel=1, **options: nn.ConvTranspose3d(s[1], out, kernel, **options),
     "linear": lambda s, out, bias=True: nn.Linear(s[-1], out, bias),
     "batch_norm": lambda s: (nn.BatchNorm2d if len(s) == 4 else nn.BatchNorm1d)(s[1]),
     "layer_norm": lambda s, dims=1: nn.LayerNorm(s[-dims:]),
@@ -121,6 +125,7 @@ MOVES: dict[str, Callable[..., Tensor]] = {
     "unsqueeze": lambda x, dim: x.unsqueeze(dim),
     "cat": lambda *xs, dim=1: torch.cat(xs, dim),
     "stack": lambda *xs, dim=1: torch.stack(xs, dim),
+    "nearest": lambda x, scale=None, size=None: F.interpolate(x, size, scale, "nearest"),
 }
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     **MOVES,
@@ -129,13 +134,14 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "scalar": lambda x, kind: SCALAR[kind](x),
     "mean": lambda x, dims, keepdim=False: x.mean(dims, keepdim),
     "amax": lambda x, dims, keepdim=False: x.amax(dims, keepdim),
+    "interpolate": lambda x, mode, scale=None, size=None, **options: F.interpolate(x, size, scale, mode, **options),
     "add": operator.add,
     "sub": operator.sub,
     "iadd": operator.iadd,
     "mul": operator.mul,
 }
-PARAMETRIC = {"conv2d", "conv3d", "linear"}
-POOLS = {"max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "mean", "amax"}
+PARAMETRIC = {"conv1d", "conv2d", "conv3d", "up_conv1d", "up_conv2d", "up_conv3d", "linear"}
+POOLS = {"max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "mean", "amax", "interpolate"}
 ADDS = {"add", "sub", "iadd"}
 POINTWISE = (MODULES.keys() | FUNCTIONS.keys()) - PARAMETRIC - POOLS - ADDS - MOVES.keys() - {"mul"}
 ACTIVATIONS = [
@@ -206,7 +212,7 @@ class Architecture:
         random = torch.Generator().manual_seed(self.seed + 1)
         masks: dict[str, Tensor] = {}
         for name, module in (self.build() if model is None else model).named_modules():
-            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
+            if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
                 density = 0.0 if self.emptied == len(masks) else self.density
                 masks[f"{name}.weight"] = torch.rand(module.weight.shape, generator=random) < density
         return masks
@@ -278,6 +284,8 @@ class _Sketch:
     def layer(self, x: int, keep: tuple[int, ...] | None = None) -> int:
         """A parametric layer; with `keep` one whose output has that shape, where that can be done simply."""
         shape, bias = self.shape(x), self.flag()
+        if len(shape) in (3, 4) and keep is None and not self.whole(0, 7):
+            return self.up_layer(x, bias)
         if len(shape) != 4 or not self.whole(0, 15):
             if len(shape) > 2 and keep is None and self.flag():
                 x = self.emit("flatten", x)
@@ -299,6 +307,17 @@ class _Sketch:
         if not self.whole(0, 4):
             options["padding_mode"] = self.pick(["circular", "reflect", "replicate"])
         return self.emit("conv2d", x, out=out, kernel=kernel, **options)
+
+    def up_layer(self, x: int, bias: bool) -> int:
+        """A transposed convolution of an image or a signal, or a convolution of a signal."""
+        shape, axes = self.shape(x), len(self.shape(x)) - 2
+        groups = self.pick(g for g in range(1, 5) if shape[1] % g == 0)
+        options: dict[str, Any] = {"bias": bias, "groups": groups, "out": groups * self.whole(1, 2)}
+        for name, low, high in (("kernel", 1, 3), ("stride", 1, 3), ("padding", 0, 2), ("dilation", 1, 2)):
+            options[name] = self.whole(low, high) if self.flag() else tuple(self.whole(low, high) for _ in range(axes))
+        if axes == 1 and self.flag():
+            return self.emit("conv1d", x, **options)
+        return self.emit(f"up_conv{axes}d", x, **options, output_padding=self.whole(0, 1))
 
     def pointwise(self, x: int) -> int:
         op, shape = self.pick(SIMPLE), self.shape(x)
@@ -383,6 +402,7 @@ class _Sketch:
             "pixel_unshuffle": lambda: {"downscale_factor": 2},
             "squeeze": lambda: {"dim": dim},
             "unsqueeze": lambda: {"dim": dim},
+            "nearest": lambda: {"scale": 2},
         }
         one = step(op, x, **params[op]())
         made, found = self.tried(one), dict(one.params)
@@ -391,6 +411,19 @@ class _Sketch:
         if made is None or (idle and made.shape == shape) or not any(found.get("pads", (1,))):
             return x
         return x if op == "transpose" and found["a"] == found["b"] else self.emit(op, x, **found)
+
+    def resample(self, x: int) -> int:
+        """An interpolation of an image or a signal."""
+        axes = len(self.shape(x)) - 2
+        modes = {1: ["nearest", "linear"], 2: ["nearest", "bilinear", "bicubic"], 3: ["nearest", "trilinear"]}
+        if axes not in modes:
+            return x
+        mode = self.pick(modes[axes])
+        goal = {"scale": self.pick([2, 1.5])} if self.flag() else {"size": tuple(self.whole(1, 5) for _ in range(axes))}
+        if mode == "nearest":
+            return self.emit("nearest", x, **goal)
+        more = {"antialias": True} if axes == 2 and self.flag() else {"align_corners": self.flag()}
+        return self.emit("interpolate", x, mode=mode, **goal, **more)
 
     def combine(self, x: int) -> int:
         """A sum, difference or product with any value that broadcasts, x itself included."""
@@ -460,6 +493,8 @@ def architectures(draw: st.DrawFn) -> Architecture:
         for _ in range(draw(st.sampled_from(range(1, 10)))):
             x = sketch.pick(sketch.alive) if draw(st.sampled_from(range(4))) == 3 else sketch.alive[-1]
             makers = [sketch.pointwise, sketch.move, sketch.pool, sketch.combine]
+            if not draw(st.sampled_from(range(4))):
+                makers.append(sketch.resample)
             if sum(one.op in PARAMETRIC for one in sketch.steps) < 5:
                 makers = [sketch.layer, *makers, sketch.layer, sketch.residual, sketch.residual]
             sketch.pick(makers)(x)
@@ -543,6 +578,38 @@ constant padding | 2,4,4 | conv2d 0 out=2; pad 1 pads=(1,0,-1,2) value=0.5; conv
 output holds the input | 2,3,3 | conv2d 0 out=2; cat 0 1
 residual option A | 2,6,6 | conv2d 0 out=2; conv2d 1 out=4 kernel=3 stride=2 padding=1; slice 1 dim=2 by=2;
     slice 3 dim=3 by=2; pad 4 pads=(0,0,0,0,1,1); add 2 5; mean 6 dims=(2,3); linear 7 out=3
+signal | 2,9 | conv1d 0 out=3 kernel=3 stride=2 padding=1; relu_ 1; conv1d 2 out=4 kernel=2 dilation=2; flatten 3;
+    linear 4 out=2
+signal, there and back | 2,7 | conv1d 0 out=4 kernel=3 stride=2; up_conv1d 1 out=2 kernel=3 stride=2; add 2 0;
+    conv1d 3 out=2 kernel=2 padding=same
+transposed | 2,3,4 | conv2d 0 out=3; up_conv2d 1 out=2 kernel=3 stride=2 padding=1 output_padding=1; relu_ 2;
+    conv2d 3 out=2 kernel=2
+transposed, grouped, dilated | 4,3,3 | up_conv2d 0 out=6 kernel=(3,2) stride=(1,3) padding=(2,1) dilation=(2,1) groups=2
+    output_padding=(0,2); batch_norm 1; up_conv2d 2 out=2 kernel=1 groups=2
+transposed, cut on all sides | 2,4,4 | up_conv2d 0 out=2 kernel=2 stride=3 padding=1; conv2d 1 out=2
+transposed, padded wide | 1,2,2 | up_conv2d 0 out=2 kernel=2 stride=2 dilation=3 output_padding=(2,1); conv2d 1 out=1
+transposed after a pool | 2,4,4 | conv2d 0 out=2; max_pool 1 kernel=2; up_conv2d 2 out=2 kernel=2 stride=2; add 3 1;
+    conv2d 4 out=1
+transposed twins | 2,3,3 | up_conv2d 0 out=2 kernel=2 stride=2; up_conv2d 0 out=2 kernel=2 stride=2; add 1 2;
+    flatten 3; linear 4 out=2
+transposed, shared | 2,3,3 | up_conv2d 0 out=2 kernel=3 padding=1; flip 1 dims=(2,); up_conv2d 2 share=1; conv2d 3 out=1
+transposed volume | 2,2,2,3 | up_conv3d 0 out=4 kernel=(2,1,3) stride=(2,1,2) padding=(1,0,1) output_padding=(1,0,0)
+    groups=2; relu_ 1; up_conv3d 2 out=2 kernel=(1,2,1) dilation=(1,2,1)
+up-sampled, nearest | 2,3,3 | conv2d 0 out=2; nearest 1 scale=2; conv2d 2 out=2 kernel=3 padding=1; conv2d 0 out=2;
+    nearest 4 size=(6,6); add 3 5; conv2d 6 out=1
+nearest to a smaller size | 2,5,7 | conv2d 0 out=2; nearest 1 size=(3,4); conv2d 2 out=2 kernel=2
+up-sampled, bilinear | 2,3,4 | conv2d 0 out=2; interpolate 1 mode=bilinear scale=2; conv2d 2 out=2 kernel=2
+bilinear, corners aligned | 2,3,3 | conv2d 0 out=2; interpolate 1 mode=bilinear size=(5,4) align_corners=True;
+    conv2d 2 out=2; interpolate 0 mode=bilinear size=(5,4); add 3 4; conv2d 5 out=1
+bilinear, smaller | 1,7,6 | conv2d 0 out=2; interpolate 1 mode=bilinear size=(3,4) antialias=True; conv2d 2 out=2;
+    interpolate 3 mode=bilinear size=(2,2); flatten 4; linear 5 out=2
+bicubic | 1,4,5 | conv2d 0 out=2; interpolate 1 mode=bicubic scale=1.5; conv2d 2 out=2
+linear signal, cubic volume | 2,5 | conv1d 0 out=2; interpolate 1 mode=linear scale=2; conv1d 2 out=2 kernel=2;
+    unsqueeze 3 dim=3; unsqueeze 4 dim=4; interpolate 5 mode=trilinear size=(4,2,2); conv3d 6 out=1 kernel=2
+shuffled pixels | 4,2,3 | conv2d 0 out=4; pixel_shuffle 1 upscale_factor=2; conv2d 2 out=1 kernel=3 padding=1;
+    pixel_unshuffle 3 downscale_factor=2; conv2d 4 out=2
+gate after a pool | 2,4,4 | conv2d 0 out=4 groups=2; mean 1 dims=(2,3) keepdim=True; conv2d 2 out=1; relu_ 3;
+    conv2d 4 out=4; activation 5 kind=hardsigmoid; mul 6 1; conv2d 7 out=2 kernel=3 padding=1
 dead end | 2,3,3 | conv2d 0 out=3; conv2d 1 out=3; narrow 2 dim=1 start=0 length=1; flatten 3; linear 4 out=2
 """
 _FIELDS: dict[str, dict[str, Any]] = {

@@ -39,6 +39,11 @@ TRANSPOSED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class Cumulative(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(-1)
+
+
 def make(name: str, density: float) -> tuple[nn.Module, dict[str, Tensor], tuple[int, ...]]:
     torch.manual_seed(sum(map(ord, name)))
     layer, shape = LAYERS[name][0](), LAYERS[name][1]
@@ -181,5 +186,6 @@ def test_mistakes_are_named() -> None:
         topognn.bipartite(nn.ReLU())
     with pytest.raises(MaskError, match=r"shape \(3, 2\)"):
         topognn.bipartite(nn.Linear(2, 2), "rolled", {"weight": torch.ones(3, 2)})
-    with pytest.raises(UnsupportedOperation, match="conv_transpose"):
-        topognn.bipartite(nn.ConvTranspose2d(1, 1, 1), "unrolled", {"weight": torch.ones(1, 1, 1, 1)}, (1, 2, 2))
+    cumulative = nn.Sequential(nn.Linear(2, 2), Cumulative(), nn.Linear(2, 2))
+    with pytest.raises(UnsupportedOperation, match="cumsum"):
+        topognn.bipartite(cumulative, "unrolled", {"0.weight": torch.ones(2, 2)}, (2,))

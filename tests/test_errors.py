@@ -118,11 +118,6 @@ def test_unsupported_operation_is_named(function: Callable[[Tensor], Tensor], na
         topognn.encode(model, (4,))
 
 
-def test_transposed_convolution_is_unsupported() -> None:
-    with pytest.raises(topognn.UnsupportedOperation, match="conv_transpose2d"):
-        topognn.encode(nn.ConvTranspose2d(1, 1, 2), (1, 3, 3))
-
-
 def test_recurrent_layer_is_unsupported() -> None:
     model = nn.LSTM(3, 3)
     with pytest.raises(topognn.TopognnError):

@@ -18,7 +18,7 @@ from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.masks import Masks, get_masks, prunable_weights
 from topognn.tracing import trace
-from topognn.tracing.layout import Connection, Layout, Partition
+from topognn.tracing.layout import Connection, Layout, Partition, swap_channels
 
 Kind = Literal["rolled", "rolled-channel", "unrolled"]
 _TOGETHER = 2**27  # weights of layers that are measured together, at one set of host syncs
@@ -156,14 +156,8 @@ def _roll_modules(
         path = path if own == "weight" else name
         groups, mask = int(getattr(module, "groups", 1)), masks[name]
         if isinstance(module, nn.modules.conv._ConvTransposeNd):
-            mask, weight = (_turn(values, groups) for values in (mask, weight))
+            mask, weight = (swap_channels(values, groups) for values in (mask, weight))
         yield path, roll(path, mask, weight, groups, by_channel)
-
-
-def _turn(values: Tensor, groups: int) -> Tensor:
-    """Return a transposed convolution's values, ``(in, out of a group, ...)``, as ``(out, in of a group, ...)``."""
-    grouped = values.reshape(groups, -1, *values.shape[1:]).transpose(1, 2)
-    return grouped.reshape(-1, *grouped.shape[2:])
 
 
 def _roll_connections(
@@ -183,6 +177,8 @@ def _roll_connections(
             mask, weight = c.to_kernel(mask).contiguous(), c.to_kernel(weight)
             yield name, LayerWeights(own, mask, weight, _density(mask))
         elif uses[c.layer] == 1:
+            if c.transposed:
+                mask, weight = (swap_channels(values, c.groups) for values in (mask, weight))
             yield c.layer, roll(c.layer, mask, weight, c.groups, kind == "rolled-channel")
 
 

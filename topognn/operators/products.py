@@ -7,6 +7,7 @@ last (:func:`get_window`), and the elements of its target partition. Weights are
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.grad import conv2d_weight
 
 from topognn.kernels.products import add_holders
 from topognn.operators.volumes import convolve_volume, convolve_volume_back, count_volume_uses, is_volume
-from topognn.tracing.layout import Connection, Layout
+from topognn.tracing.layout import Connection, Layout, swap_channels
 
 
 def get_window(layout: Layout, connection: Connection) -> tuple[int, int]:
@@ -84,6 +85,8 @@ def convolve(connection: Connection, weight: Tensor, elements: Tensor) -> Tensor
     c, batch = connection, elements.shape[0]
     if c.weight is None:
         return elements
+    if c.transposed:
+        return convolve_back(_mirror(c), _turn(c, weight), elements)
     if _is_linear(c):
         return (elements.view(batch, -1, c.in_channels) @ weight.view(c.kernel[0], -1).T).reshape(batch, -1)
     if is_volume(c):
@@ -99,6 +102,8 @@ def convolve_back(connection: Connection, weight: Tensor, targets: Tensor) -> Te
     c, batch = connection, targets.shape[0]
     if c.weight is None:
         return targets
+    if c.transposed:
+        return convolve(_mirror(c), _turn(c, weight), targets)
     if _is_linear(c):
         return (targets.view(batch, -1, c.kernel[0]) @ weight.view(c.kernel[0], -1)).reshape(batch, -1)
     if is_volume(c):
@@ -118,6 +123,8 @@ def count_uses(connection: Connection, elements: Tensor, targets: Tensor) -> Ten
     ``elements`` and ``targets`` are of batch 1, targets in target order; the result is in kernel form.
     """
     c = connection
+    if c.transposed:
+        return _turn(_mirror(c), count_uses(_mirror(c), targets, elements))
     if _is_linear(c) or c.weight is None:
         return (targets.view(-1, c.kernel[0]).T @ elements.view(-1, c.in_channels)).view(c.kernel)
     if is_volume(c):
@@ -141,6 +148,31 @@ def to_elements(connection: Connection, values: Tensor) -> Tensor:
     if connection.target_map is None:
         return values
     return values.index_select(1, connection.target_map - connection.target_first)
+
+
+def _mirror(c: Connection) -> Connection:
+    """Return the convolution from a transposed one's outputs to its inputs, whose transpose that is."""
+    outputs = c.kernel[0] // c.groups
+    return dataclasses.replace(
+        c,
+        kernel=(c.in_channels, outputs, *c.kernel[2:]),
+        positions=c.input_positions,
+        input_positions=c.positions,
+        channel_stride=c.target_channel_stride,
+        place_stride=c.target_place_stride,
+        target_channel_stride=c.channel_stride,
+        target_place_stride=c.place_stride,
+        source_y=c.target_y.flip(1),
+        source_x=c.target_x.flip(1),
+        target_y=c.source_y.flip(1),
+        target_x=c.source_x.flip(1),
+        transposed=False,
+    )
+
+
+def _turn(c: Connection, form: Tensor) -> Tensor:
+    """Return a kernel form as the mirror's: channels exchanged, turned round in space."""
+    return swap_channels(form, c.groups).flip((2, 3))
 
 
 def _is_linear(c: Connection) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from topognn.errors import TraceError
 from topognn.tracing.draft import LayerUse, Shortcut
 from topognn.tracing.layout import Connection, Layout, Partition, Weights
-from topognn.tracing.operations import window_table
+from topognn.tracing.operations import transposed_table, window_table
 from topognn.tracing.pooling import split
 from topognn.tracing.propagate import Propagation
 
@@ -73,6 +73,7 @@ def _layer(
     groups, rows = use.groups, None
     stride, padding, dilation = use.stride, use.padding, use.dilation
     out, in_group = use.weight_shape[0], use.weight_shape[1]
+    table = transposed_table if use.transposed else window_table
     if use.is_linear:
         positions = input_positions = (1, math.prod(use.output_shape) // out)
         kernel = (out, in_group, 1, 1)
@@ -83,8 +84,8 @@ def _layer(
     if use.depth is not None:  # depth and height become one axis of rows, which follows a table and no stride
         depths = (ids.shape[-3], use.output_shape[1], use.weight_shape[2])
         heights = (input_positions[0], positions[0], kernel[2])
-        deep = window_table(*depths, *use.depth)
-        high = window_table(*heights, stride[0], padding[0], dilation[0])
+        deep = table(*depths, *use.depth)
+        high = table(*heights, stride[0], padding[0], dilation[0])
         rows = _merge(deep, high, heights[0])
         stride, padding, dilation = (0, stride[1]), (0, padding[1]), (1, dilation[1])
         input_positions, positions = (depths[0] * heights[0], input_positions[1]), (rows.shape[0], positions[1])
@@ -108,6 +109,7 @@ def _layer(
         target_first=partition.offset,
         nodes=nodes,
         sources=sources,
+        transposed=use.transposed,
     )
 
 
@@ -155,13 +157,15 @@ def _connection(
     nodes: Tensor,
     sources: tuple[int, ...],
     weight_map: Tensor | None = None,
+    transposed: bool = False,
 ) -> Connection:
     (h, w), (oh, ow) = input_positions, positions
     channels = kernel[1] * groups
     step = channels if channels_last else 1
     target_step = kernel[0] if channels_last else 1
-    y = [window_table(h, oh, kernel[2], stride[0], padding[0], dilation[0]) if rows is None else rows]
-    x = [window_table(w, ow, kernel[3], stride[1], padding[1], dilation[1])]
+    table = transposed_table if transposed else window_table
+    y = [table(h, oh, kernel[2], stride[0], padding[0], dilation[0]) if rows is None else rows]
+    x = [table(w, ow, kernel[3], stride[1], padding[1], dilation[1])]
     y.append(_inverse(y[0], h))
     x.append(_inverse(x[0], w))
     source, support, holders_indptr, holders = _describe(ids)
@@ -208,6 +212,7 @@ def _connection(
         ascends_out=straight and held_once,
         may_repeat=repeats,
         weight_map=weight_map,
+        transposed=transposed,
     )
 
 

@@ -36,8 +36,9 @@ class LayerUse(NamedTuple):
     """A use of a layer's weights, before renumbering.
 
     ``ids`` is ``(K, *input shape)``; ``depth`` is stride, padding and dilation along a third axis. ``weight_shape`` is
-    the weight's as it is used; ``parameter_shape`` that of the whole parameter, of which ``entries`` says where each
-    is (None: as they stand). ``order`` has the output's ids in the layer's own order (None: that of its tensor).
+    the weight's as it is used, ``(out, in of a group, ...)``; ``parameter_shape`` that of the whole parameter, of which
+    ``entries`` says where each is (None: as they stand). ``order`` has the output's ids in the layer's own order (None:
+    that of its tensor). ``transposed``: as in :class:`~topognn.tracing.layout.Connection`.
     """
 
     layer: str
@@ -55,6 +56,7 @@ class LayerUse(NamedTuple):
     parameter_shape: tuple[int, ...] | None = None
     entries: Tensor | None = None
     order: Tensor | None = None
+    transposed: bool = False
 
 
 class Shortcut(NamedTuple):

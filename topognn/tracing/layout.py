@@ -92,6 +92,8 @@ class Connection:
         weight_map: int64 ``(terms, *kernel)``: which of the parameter's weights, laid end to end, are each of the
             kernel's, -1 = none; None: all as they stand. With several terms a weight of the kernel is the sum of
             several of the parameter's, and there if one of them is: parallel edges from what many channels share.
+        transposed: The layer is the transpose of a convolution, whose stride, padding and dilation these are. Its kernel
+            is turned round, so that it slides over the input as others do: the weight's last tap comes first.
     """
 
     layer: str
@@ -127,6 +129,7 @@ class Connection:
     ascends_out: bool
     may_repeat: bool
     weight_map: Tensor | None = None
+    transposed: bool = False
 
     @property
     def is_pooled(self) -> bool:
@@ -174,6 +177,16 @@ class Connection:
             if isinstance(value := getattr(self, field.name), Tensor)
         }
         return dataclasses.replace(self, **tensors)
+
+
+def swap_channels(weight: Tensor, groups: int) -> Tensor:
+    """Return ``(in, out of a group, ...)`` as ``(out, in of a group, ...)``, and the other way round.
+
+    >>> swap_channels(torch.arange(6).view(2, 3), 1).tolist()
+    [[0, 3], [1, 4], [2, 5]]
+    """
+    grouped = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+    return grouped.reshape(-1, *grouped.shape[2:])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

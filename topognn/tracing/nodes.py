@@ -17,9 +17,7 @@ def get_geometry(node: Node) -> tuple[Pair, Pair, Pair, int]:
 
     What a three-dimensional kernel has besides is :func:`get_depth`.
     """
-    args: list[Any] = [*node.args, *[None] * 9][3:9]
-    stride, padding, dilation = args[:3]
-    groups = int((args[5] if name_of(node) == "convolution" else args[3]) or 1)
+    stride, padding, dilation, groups = _arguments(node)
     kernel = shape_of(node.args[1])[2:]
     steps, spread = _pair(stride, 1, len(kernel)), _pair(dilation, 1, len(kernel))
     if padding == "same":  # the smaller half goes before
@@ -33,8 +31,9 @@ def get_depth(node: Node) -> tuple[int, int, int] | None:
     kernel = shape_of(node.args[1])[2:]
     if len(kernel) < 3:
         return None
-    args: list[Any] = [*node.args, *[None] * 9][3:6]
-    stride, padding, dilation = (value[0] if isinstance(value, list | tuple) else value for value in args)
+    stride, padding, dilation = (
+        value[0] if isinstance(value, list | tuple) else value for value in _arguments(node)[:3]
+    )
     step, spread = int(stride or 1), int(dilation or 1)
     if padding == "same":
         return step, spread * (kernel[0] - 1) // 2, spread
@@ -56,6 +55,19 @@ def shape_of(node: Any) -> tuple[int, ...]:
     if isinstance(value, tuple | list):
         value = value[0]
     return tuple(int(s) for s in value.shape)
+
+
+def is_transposed(node: Node) -> bool:
+    """Tell whether a convolution is a transposed one, whose weight is ``(in channels, out channels a group, ...)``."""
+    return bool(node.args[6]) if name_of(node) == "convolution" else name_of(node).startswith("conv_transpose")
+
+
+def _arguments(node: Node) -> tuple[Any, Any, Any, int]:
+    """Return stride, padding, dilation and groups as a convolution was given them, groups 1 by default."""
+    args: list[Any] = [*node.args, *[None] * 9]
+    if name_of(node).startswith("conv_transpose"):
+        return args[3], args[4], args[7], int(args[6] or 1)
+    return args[3], args[4], args[5], int((args[8] if name_of(node) == "convolution" else args[6]) or 1)
 
 
 def _pair(value: Any, default: int, axes: int) -> Pair:

@@ -32,8 +32,9 @@ MOVING = frozenset(
         "slice select narrow expand view_as expand_as broadcast_to squeeze unsqueeze cat concat concatenate stack "
         "hstack vstack chunk split split_with_sizes tensor_split unbind roll flip rot90 pixel_shuffle pixel_unshuffle "
         "channel_shuffle native_channel_shuffle repeat tile index index_select pad constant_pad_nd reflection_pad1d "
-        "reflection_pad2d replication_pad1d replication_pad2d getitem meshgrid diagonal repeat_interleave "
-        "slice_scatter select_scatter"
+        "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d getitem meshgrid "
+        "diagonal repeat_interleave slice_scatter select_scatter upsample_nearest1d upsample_nearest2d "
+        "upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d"
     ).split()
 )
 """Operations that only say where an element goes."""
@@ -160,6 +161,21 @@ def window_table(size: int, out: int, kernel: int, stride: int, padding: int, di
     """
     table = torch.arange(out)[:, None] * stride - padding + torch.arange(kernel) * dilation
     return table.masked_fill((table < 0) | (table >= size), -1)
+
+
+def transposed_table(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """Return the same of a transposed convolution, whose kernel is turned round: its last tap comes first.
+
+    >>> transposed_table(2, 4, 3, 2, 1, 1)
+    tensor([[-1,  0, -1],
+            [ 0, -1,  1],
+            [-1,  1, -1],
+            [ 1, -1, -1]])
+    """
+    first = padding - dilation * (kernel - 1)
+    spread = torch.arange(out)[:, None] + first + torch.arange(kernel) * dilation
+    table = spread.div(stride, rounding_mode="floor")
+    return table.masked_fill((spread < 0) | (spread % stride != 0) | (table >= size), -1)
 
 
 def gather_windows(ids: Tensor, windows: Sequence[Tensor]) -> Tensor:

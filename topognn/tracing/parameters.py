@@ -65,6 +65,7 @@ def unsupported(node: Node, why: str = "") -> UnsupportedOperation:
     where = module_path(node) or "the model's own forward"
     return UnsupportedOperation(
         f"operation {name_of(node)!r} in {where} has no graph meaning yet{': ' if why else ''}{why}. "
-        "Supported: conv1d/2d/3d and linear layers, products with a parameter, embeddings, attention, elementwise "
-        "activations, normalisation, dropout, pooling, mean/sum, data movement, sums and products of activations"
+        "Supported: conv1d/2d/3d, transposed ones and linear layers, products with a parameter, embeddings, attention, "
+        "elementwise activations, normalisation, dropout, pooling, mean/sum, up-sampling, data movement, sums and "
+        "products of activations"
     )

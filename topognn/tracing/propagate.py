@@ -17,17 +17,19 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from topognn.errors import TraceError
-from topognn.tracing import operations
+from topognn.tracing import operations, resampling
 from topognn.tracing.attention import add_scores, add_values, arrange, spread
 from topognn.tracing.capture import Captured, Expressions, name_of
 from topognn.tracing.contraction import PRODUCTS, Contraction, Labels, label_attention, read_contraction
 from topognn.tracing.draft import Draft, LayerUse, Shortcut, Value
+from topognn.tracing.layout import swap_channels
 from topognn.tracing.nodes import (
     function_of,
     get_depth,
     get_geometry,
     get_padding,
     has_one_reader,
+    is_transposed,
     module_path,
     shape_of,
 )
@@ -71,8 +73,8 @@ class Propagation:
 
     def _visit(self, node: Node) -> Any:
         name = name_of(node).rstrip("_") or name_of(node)
-        if name in ("conv1d", "conv2d", "conv3d", "convolution"):
-            return self._convolution(node, name)
+        if name == "convolution" or name.startswith("conv_transpose") or name in ("conv1d", "conv2d", "conv3d"):
+            return self._convolution(node)
         if name == "linear":
             return self._linear(node)
         if name in PRODUCTS:
@@ -105,6 +107,8 @@ class Propagation:
         if name in operations.POOLING:
             pooled = Value(operations.pool(name, ids, shape_of(node), node.args[1:]), fresh)
             return [pooled, pooled] if isinstance(node.meta["val"], tuple | list) else pooled
+        if name in resampling.INTERPOLATING:
+            return Value(resampling.interpolate(name, ids, shape_of(node), node.args[1:]), fresh)
         if name in operations.REDUCING:
             rest = [*node.args[1:], *node.kwargs.values()]
             dims = next((a for a in rest if isinstance(a, list | tuple)), [])
@@ -184,11 +188,9 @@ class Propagation:
 
     # -- operations -----------------------------------------------------------------------------------------
 
-    def _convolution(self, node: Node, name: str) -> Value:
+    def _convolution(self, node: Node) -> Value:
         if node.args[1] in self._values or node.args[0] not in self._values:
             raise unsupported(node, "its weight is computed from the network's input")
-        if name == "convolution" and node.args[6]:
-            raise unsupported(node, "transposed convolution")
         ids, output = self._values[_node(node.args[0])].ids, shape_of(node)
         weight_shape = shape_of(node.args[1])
         if len(weight_shape) not in (3, 4, 5):
@@ -200,10 +202,15 @@ class Propagation:
             ids, padding = self._padded_input[node], (0, 0)
         shape = output[1:] if ids.dim() - 1 == len(weight_shape) else output
         layer, weight, whole, index = self._find_weight(node, _node(node.args[1]))
+        if is_transposed(node):
+            index = torch.arange(math.prod(whole)) if index is None else index
+            index = swap_channels(index.view(weight_shape), groups).flip(tuple(range(2, len(weight_shape))))
+            weight_shape = tuple(index.shape)
         made = self.draft.open(layer, shape)
         use = LayerUse(
             *(layer, weight, weight_shape, False, ids, len(self.blocks) - 1, shape),
             *(stride, padding, dilation, groups, get_depth(node), whole, index),
+            transposed=is_transposed(node),
         )
         self.uses.append(use)
         return Value(made.view(1, *output), use.block)

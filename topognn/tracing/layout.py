@@ -92,8 +92,8 @@ class Connection:
         weight_map: int64 ``(terms, *kernel)``: which of the parameter's weights, laid end to end, are each of the
             kernel's, -1 = none; None: all as they stand. With several terms a weight of the kernel is the sum of
             several of the parameter's, and there if one of them is: parallel edges from what many channels share.
-        transposed: The layer is the transpose of a convolution, whose stride, padding and dilation these are. Its kernel
-            is turned round, so that it slides over the input as others do: the weight's last tap comes first.
+        transposed: The layer is the transpose of a convolution, whose stride, padding and dilation these are. Its
+            kernel is turned round, so that it slides over the input as others do: the weight's last tap comes first.
     """
 
     layer: str

@@ -17,7 +17,9 @@ from numba import cuda
 import topognn
 from tests.architectures import NAMED, Architecture
 from topognn.kernels import launch
-from topognn.metrics.neighbors import get_two_hop_sizes
+from topognn.metrics.neighbors import count_two_hop_by_rows
+from topognn.positions.counting import count_listed
+from topognn.positions.walks import find_walks
 
 pytestmark = pytest.mark.skipif(
     not numba.config.ENABLE_CUDASIM, reason="needs NUMBA_ENABLE_CUDASIM=1: set it to run the CUDA simulator"
@@ -54,7 +56,9 @@ def results(architecture: Architecture) -> list[torch.Tensor]:
     masks = architecture.masks()
     graph = topognn.encode(architecture.build(), architecture.input_shape, masks, shortcuts="all")
     rows = [graph.csr, graph.csc, graph.undirected]
-    return [t for r in rows for t in (r.indptr, r.indices, r.weights)] + [get_two_hop_sizes(graph)]
+    channels = graph.channels
+    ends = [t for walks in find_walks(channels.found, undirected=True)[:2] for t in count_listed(channels, walks)]
+    return [t for r in rows for t in (r.indptr, r.indices, r.weights)] + [count_two_hop_by_rows(graph), *ends]
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # fingerprints wrap around
@@ -70,4 +74,4 @@ def test_simulator_equals_cpu(name: str) -> None:
         assert torch.equal(a, b)
     assert {"fill_in", "fill_out", "count_two_hop", "hash_row", "check_row"} <= seen
     assert {"count_kept", "count_block", "take_kept", "find_taps"} <= seen
-    assert {"hash_steps", "check_steps"} <= seen
+    assert {"hash_steps", "check_steps", "list_joined", "count_ends"} <= seen

@@ -15,6 +15,8 @@ from topognn.encoding.degrees import add_in, add_out
 from topognn.encoding.kept import KeptWeights
 from topognn.encoding.rows import Direction, Rows, build_rows, repeats
 from topognn.errors import GraphMemoryError, UnknownNameError
+from topognn.kernels.host import read
+from topognn.positions.channels import Channels
 from topognn.storage import load_parts, save_parts
 from topognn.tracing.layout import Connection, Layout, Partition
 
@@ -54,6 +56,7 @@ class MultipartiteGraph:
         self._raw_in_degrees = in_degrees
         self._num_uses = num_uses
         self._rows: dict[Direction, Rows] = {}
+        self._num_edges = None if repeats(layout) else num_uses
         # In a series (encoding/again.py): analyses by name for the next graph to begin from, and the graph before.
         self.remembered: dict[str, Any] | None = None
         self.earlier: Earlier | None = None
@@ -90,8 +93,11 @@ class MultipartiteGraph:
 
     @property
     def num_edges(self) -> int:
-        """The number of edges, parallel ones combined (which takes the CSC where they are possible)."""
-        return self.rows("in").num_entries if self.has_parallel_edges else self._num_uses
+        """The number of edges, parallel ones combined (which takes a host sync, once, where they are possible)."""
+        if self._num_edges is None:
+            by_rows = "in" in self._rows or not self.channels.found.are_whole
+            self._num_edges = self.rows("in").num_entries if by_rows else int(read(self.in_degrees.sum()[None])[0])
+        return self._num_edges
 
     @property
     def num_uses(self) -> int:
@@ -148,6 +154,11 @@ class MultipartiteGraph:
         out = add_out(self._layout, [k.mask for k in self._kept], self.device).to(torch.int64)
         return out if direction == "out" else out + self._raw_in_degrees
 
+    @cached_property
+    def channels(self) -> Channels:
+        """Its edges as products of channels, rows and columns, as far as they are: see :mod:`topognn.positions`."""
+        return Channels(self._layout, self._kept)
+
     # -- degrees and strengths ------------------------------------------------------------------------------
 
     @property
@@ -158,12 +169,18 @@ class MultipartiteGraph:
     @cached_property
     def in_degrees(self) -> Tensor:
         """The number of in-edges of each node; int64 ``(nodes,)``."""
-        return self.rows("in").indptr.diff() if self.has_parallel_edges else self._raw_in_degrees
+        if not self.has_parallel_edges:
+            return self._raw_in_degrees
+        by_rows = "in" in self._rows or not self.channels.found.are_whole
+        return self.rows("in").indptr.diff() if by_rows else self.channels.count_sources()
 
     @cached_property
     def out_degrees(self) -> Tensor:
         """The number of out-edges of each node; int64 ``(nodes,)``."""
-        return self.rows("out").indptr.diff() if self.has_parallel_edges else self._raw_degrees("out")
+        if not self.has_parallel_edges:
+            return self._raw_degrees("out")
+        by_rows = "out" in self._rows or not self.channels.found.are_whole
+        return self.rows("out").indptr.diff() if by_rows else self.channels.count_targets()
 
     @cached_property
     def in_strengths(self) -> Tensor:
@@ -240,8 +257,9 @@ class MultipartiteGraph:
         if estimate.free is not None and need > estimate.free:
             raise GraphMemoryError(
                 f"the rows of {self._num_uses:,} edges need {need / 2**30:.2f} GiB on {self.device}, and "
-                f"{estimate.free / 2**30:.2f} GiB are free. Degrees, strength, paths, components and spectra "
-                "need no rows; otherwise encode at a smaller input shape or a higher sparsity"
+                f"{estimate.free / 2**30:.2f} GiB are free. Degrees, strength, one_hop, paths, components and spectra "
+                "need no rows, nor does two_hop in most networks; otherwise encode at a smaller input shape or a "
+                "higher sparsity"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -62,7 +62,7 @@ def encode_again(
     in_degrees, num_uses, counts = graph.raw_in_degrees, graph.num_uses, {}
     out_degrees = graph.__dict__.get("out_degrees")
     if parts:
-        few = dataclasses.replace(layout, connections=tuple(layout.connections[n] for n, _, _ in parts))
+        few = dataclasses.replace(layout, connections=tuple(layout.connections[n] for n, _, _ in parts), found={})
         moved = add_in(few, [delta for _, _, delta in parts], device).to(torch.int64)
         in_degrees = in_degrees + moved
         if out_degrees is not None:

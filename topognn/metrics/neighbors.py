@@ -13,6 +13,9 @@ from topognn.kernels.classes import check_row, check_steps, hash_row, hash_steps
 from topognn.kernels.launch import get_num_threads
 from topognn.kernels.two_hop import count_two_hop
 from topognn.plain_graph import Graph
+from topognn.positions.counting import count_all
+from topognn.positions.grids import spread_over_nodes
+from topognn.positions.walks import find_walks
 
 _SCRATCH = 2**28  # bytes of bitmaps at most on a GPU, where many workers run at once
 
@@ -32,8 +35,8 @@ def one_hop(graph: Graph) -> Tensor:
 def two_hop(graph: Graph) -> Tensor:
     """Return the mean over nodes of how many nodes are at directed distance <= 2, itself included; float64 scalar.
 
-    Exact: distinct nodes are counted by enumeration over the CSR, for one node of every class of nodes that look
-    alike (see :func:`find_two_hop_classes`).
+    Exact, and without a matrix where the network's edges are products of channels, rows and columns: see
+    :func:`get_two_hop_sizes`.
 
     >>> from topognn import example_graph
     >>> two_hop(example_graph())
@@ -43,7 +46,31 @@ def two_hop(graph: Graph) -> Tensor:
 
 
 def get_two_hop_sizes(graph: Graph) -> Tensor:
-    """Return for each node how many nodes are at directed distance <= 2, itself included; int64 ``(nodes,)``."""
+    """Return for each node how many nodes are at directed distance <= 2, itself included; int64 ``(nodes,)``.
+
+    In a network whose edges are products of channels, rows and columns (all but those that turn an image or mix
+    tokens) walks of two steps are counted by channels (see :mod:`topognn.positions.walks`): at a cost that hardly
+    depends on the input's resolution. Otherwise distinct nodes are counted over the CSR, for one node of every class of
+    nodes that look alike (see :func:`find_two_hop_classes`).
+    """
+    if isinstance(graph, MultipartiteGraph) and graph.channels.found.are_whole:
+        return count_two_hop_by_channels(graph)
+    return count_two_hop_by_rows(graph)
+
+
+def count_two_hop_by_channels(graph: MultipartiteGraph) -> Tensor:
+    """Return :func:`get_two_hop_sizes` without a matrix. Makes no host sync."""
+    channels = graph.channels
+    sizes = torch.ones(graph.num_nodes, dtype=torch.int64, device=graph.device)
+    for walks in find_walks(channels.found, undirected=False):
+        reached = count_all(channels, walks).reached
+        part, grid = graph.partitions[walks.source], channels.found.grids[walks.source]
+        sizes[part.offset : part.end] += spread_over_nodes(grid, reached, walks.y.counts, walks.x.counts)
+    return sizes
+
+
+def count_two_hop_by_rows(graph: Graph) -> Tensor:
+    """Return :func:`get_two_hop_sizes` from the CSR."""
     rows = graph.rows("out")
     if graph.num_nodes == 0:
         return rows.indptr[:0]

@@ -201,6 +201,7 @@ class Layout:
         weights: Returns the model's current weights by name; None for a layout without a model.
         inputs: Numbers of the partitions that are inputs of the network (P0 of the definitions): one a floating-point
             input, one an embedding of an integer one.
+        found: What others have found out about it by name, on any device: see :mod:`topognn.positions`.
     """
 
     partitions: tuple[Partition, ...]
@@ -209,6 +210,7 @@ class Layout:
     shortcuts: str
     weights: Weights | None = None
     inputs: tuple[int, ...] = (0,)
+    found: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     _moved: dict[torch.device, Layout] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
@@ -244,6 +246,8 @@ class Layout:
 
     def to(self, device: torch.device) -> Layout:
         """Return this layout with its tables on ``device``; made once a device."""
+        if self.connections:
+            self._moved.setdefault(self.connections[0].source_y.device, self)
         if device not in self._moved:
             moved = tuple(c.to(device) for c in self.connections)
             self._moved[device] = dataclasses.replace(self, connections=moved, _moved=self._moved)

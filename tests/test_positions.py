@@ -1,0 +1,167 @@
+"""Edges as products of channels, rows and columns, and walks of two steps over them, against the graph's own rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import HealthCheck, given, settings
+from torch import nn
+
+import topognn
+from tests.architectures import NAMED, Architecture, architectures
+from tests.test_fake_cuda import fake_graph, is_on_cuda
+from tests.test_neighbors import Mixed, sizes_by_product
+from topognn.kernels import host, launch
+from topognn.metrics import neighbors
+from topognn.metrics.neighbors import count_two_hop_by_channels, count_two_hop_by_rows, get_two_hop_sizes
+from topognn.positions import counting
+from topognn.positions.blocks import find_blocks
+from topognn.positions.counting import count_dense, count_listed
+from topognn.positions.walks import Walks, find_walks
+
+MODES = ("parametric", "all")
+NO_PRODUCT = {"permuted sum", "token mixing"}  # rows become columns, or channels
+
+
+def encode(architecture: Architecture, shortcuts: str) -> topognn.MultipartiteGraph:
+    model, masks = architecture.build(), architecture.masks()
+    return topognn.encode(model, architecture.input_shape, masks, shortcuts=shortcuts)  # type: ignore[arg-type]
+
+
+def adjacency(graph: topognn.MultipartiteGraph) -> torch.Tensor:
+    """The dense adjacency matrix, from rows."""
+    rows = graph.rows("out")
+    joined = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.bool)
+    joined[torch.repeat_interleave(torch.arange(graph.num_nodes), rows.indptr.diff()), rows.indices.long()] = True
+    return joined
+
+
+def check_blocks(graph: topognn.MultipartiteGraph) -> None:
+    """Every block, written out node by node, is that part of the adjacency matrix; without a block it is empty."""
+    found, want = graph.channels.found, adjacency(graph)
+    for p, source in enumerate(graph.partitions):
+        for q, target in enumerate(graph.partitions):
+            part = want[source.offset : source.end, target.offset : target.end]
+            block = found.blocks.get((p, q))
+            if block is None:
+                assert (p, q) in found.blocks or not part.any()
+                continue
+            (c, y, x), (d, z, w) = (found.grids[n].split(np.arange(graph.partitions[n].size)) for n in (p, q))
+            kind_y, kind_x = torch.from_numpy(block.y[y][:, z]), torch.from_numpy(block.x[x][:, w])
+            here = (kind_y >= 0) & (kind_x >= 0)
+            channels = graph.channels.joined(block)
+            got = torch.zeros_like(part)
+            at = here.nonzero(as_tuple=True)
+            got[at] = channels[kind_y[at], kind_x[at], torch.from_numpy(c)[at[0]], torch.from_numpy(d)[at[1]]]
+            assert torch.equal(got, part)
+
+
+def check_ends(graph: topognn.MultipartiteGraph, walks: Walks) -> None:
+    """Both ways of counting give what the adjacency matrix's square has, summed over each node's row."""
+    dense, listed = count_dense(graph.channels, walks), count_listed(graph.channels, walks)
+    assert all(torch.equal(a, b) for a, b in zip(dense, listed, strict=True))
+
+
+def check_two_hop(graph: topognn.MultipartiteGraph) -> None:
+    want = sizes_by_product(graph)
+    assert np.array_equal(count_two_hop_by_rows(graph).numpy(), want)
+    if graph.channels.found.are_whole:
+        assert np.array_equal(count_two_hop_by_channels(graph).numpy(), want)
+        for undirected in (False, True):
+            for walks in find_walks(graph.channels.found, undirected):
+                check_ends(graph, walks)
+
+
+def check_degrees(graph: topognn.MultipartiteGraph) -> None:
+    if graph.channels.found.are_whole:
+        joined = adjacency(graph)
+        assert torch.equal(graph.channels.count_targets(), joined.sum(1))
+        assert torch.equal(graph.channels.count_sources(), joined.sum(0))
+
+
+@pytest.mark.parametrize("shortcuts", MODES)
+@pytest.mark.parametrize("name", NAMED)
+def test_named_architectures(name: str, shortcuts: str) -> None:
+    graph = encode(NAMED[name], shortcuts)
+    assert graph.channels.found.are_whole == (name not in NO_PRODUCT)
+    check_blocks(graph)
+    check_two_hop(graph)
+    check_degrees(graph)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(architectures())
+def test_random_architectures(architecture: Architecture) -> None:
+    for shortcuts in MODES:
+        graph = encode(architecture, shortcuts)
+        check_blocks(graph)
+        check_two_hop(graph)
+        check_degrees(graph)
+
+
+@pytest.mark.parametrize("shortcuts", MODES)
+@pytest.mark.parametrize("sparsity", [0.0, 0.6, 0.95])
+def test_both_counts_in_a_larger_network(sparsity: float, shortcuts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense matrices in many parts, as they come where memory is short, and lists."""
+    torch.manual_seed(0)
+    model = Mixed()
+    masks = topognn.prune(model, "uniform", sparsity)
+    graph = topognn.encode(model, (2, 18, 18), masks, shortcuts=shortcuts)  # type: ignore[arg-type]
+    monkeypatch.setattr(counting, "_AT_ONCE", 5000)
+    check_two_hop(graph)
+    for cost in (0.0, 1e9):
+        monkeypatch.setattr(counting, "_MULTIPLICATIONS", cost)
+        assert np.array_equal(get_two_hop_sizes(graph).numpy(), sizes_by_product(graph))
+
+
+def test_no_rows_are_made_where_edges_are_products() -> None:
+    model = torchvision.models.resnet18(num_classes=10)
+    graph = topognn.encode(model, (3, 64, 64), topognn.prune(model, "erk", 0.98))
+    assert graph.has_parallel_edges  # overlapping pooling windows
+    before = host.count_syncs()
+    values = topognn.topometrics(graph, ["two_hop", "one_hop", "sink_nodes", "removable_in_edges"])
+    assert host.count_syncs() == before + 1  # the number of edges, parallel ones combined
+    assert not graph._rows
+    rows = graph.rows("out")
+    assert values["edges"] == rows.num_entries
+    assert values["two_hop"] == neighbors.count_two_hop_by_rows(graph).double().mean()
+
+
+def test_signatures_do_not_multiply_with_resolution() -> None:
+    """Two 3x3 kernels have five offsets, and one more signature at either border."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1))
+    for side in (8, 32, 100):
+        layout = topognn.trace(model, (1, side, side))
+        (walks,) = (w for w in find_walks(find_blocks(layout), False) if w.ways)
+        assert walks.y.counts.shape == (side, 7)
+        assert walks.y.counts.sum() == 5 * side - 6
+
+
+def test_height_and_width_share_what_is_found() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1))
+    found = find_blocks(topognn.trace(model, (1, 9, 9)))
+    assert all(walks.y is walks.x for walks in find_walks(found, True))
+
+
+@pytest.mark.parametrize("cost", [0.0, 1e9])
+def test_two_hop_on_cuda_needs_no_sync(cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "_MULTIPLICATIONS", cost)
+    for name in ("overlapping pool before conv", "dense concat", "grouped"):
+        with fake_graph(name, "all") as graph:
+            assert is_on_cuda(get_two_hop_sizes(graph), graph.in_degrees, graph.out_degrees)
+        kernels = {entry.kernel for entry in launch.recorded}
+        assert ({"list_joined", "count_ends"} <= kernels) == (cost == 0.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("cost", [0.0, 1e9])
+def test_on_a_gpu_two_hop_is_that_of_the_cpu(cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "_MULTIPLICATIONS", cost)
+    model = topognn.get_model("resnet20")
+    masks = topognn.prune(model, "erk", 0.9)
+    want = get_two_hop_sizes(topognn.encode(model, (3, 32, 32), masks))
+    got = get_two_hop_sizes(topognn.encode(model, (3, 32, 32), masks, device="cuda"))
+    assert torch.equal(got.cpu(), want)

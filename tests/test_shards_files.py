@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -72,6 +73,10 @@ def test_tensor_in_two_shards(shards: Path) -> None:
     save(shards / "d.safetensors", {"fc.weight": sparse(5, 4), "module.fc.weight": sparse(5, 4)})
     with pytest.raises(CheckpointError, match=r"'module.fc.weight' and 'fc.weight' are one and the same"):
         plan_checkpoint(f"{shards}/d.safetensors")
+    save(shards / "d.safetensors", {"fc.weight": sparse(5, 4), "fc": sparse(5, 4) != 0})
+    with pytest.raises(CheckpointError, match=r"two tensors are the weight of 'fc': leave one out"):
+        plan_checkpoint(f"{shards}/d.safetensors")
+    assert plan_checkpoint(f"{shards}/d.safetensors", skip=["fc.weight"]).layers[0].form == "mask"
 
 
 def test_truncated_shard(shards: Path) -> None:
@@ -109,6 +114,9 @@ def test_shard_that_lies(tmp_path: Path) -> None:
     fails(path, "metadata 'shapes' of .* are no JSON dict")
     write_raw(path, {"__metadata__": {"shapes": '{"m": 7}'}, "m": {**a, "data_offsets": [0, 8]}}, bytes(8))
     fails(path, "give 'm' the shape 7")
+    text = f'{{"a": {json.dumps(sound)}, "a": {json.dumps(sound)}}}'.encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(40))
+    fails(path, "its header is no JSON .a name stands there twice")
     path.write_bytes((4).to_bytes(8, "little") + b"nope" + bytes(8))
     fails(path, "its header is no JSON")
     write_raw(path, [], b"")  # type: ignore[arg-type]

@@ -201,6 +201,7 @@ def test_command(stored: tuple[nn.Sequential, str], tmp_path: Path) -> None:
     found = measure_checkpoint(pattern, skip=["3"])
     content = json.loads(out.read_text())
     assert content["summary"] == found.summary and content["left_out"]["3.weight"] == "among --skip"
+    assert content["seconds"] > 0 and content["peak_bytes"] > 2**20
     for name, table in found.tables.items():
         assert content[name] == table.to_dict()
     assert content["ramanujan_published"] == found.tables["ramanujan"].published.to_dict()

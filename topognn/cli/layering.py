@@ -35,7 +35,7 @@ SHOWN = {
 def layers(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help=f"What to measure: {FORMS}. None: --checkpoint.", show_default=False),
+        typer.Argument(metavar="MODEL", help=f"What to measure: {FORMS}. Or --checkpoint alone.", show_default=False),
     ] = None,
     encoding: Annotated[str, typer.Option(help="rolled, rolled-channel or, of a model, unrolled.")] = "rolled",
     pruner: Annotated[str | None, typer.Option(help="Pruning algorithm: see `topognn pruners`.")] = None,
@@ -43,7 +43,7 @@ def layers(
     seed: Annotated[int, typer.Option(help="Of the random weights and of the algorithm.", min=0)] = 0,
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="FILES", help="State dict to load; without MODEL, such as 'shards/*.safetensors'."),
+        typer.Option(metavar="FILES", help="State dict to load; without MODEL: 'shards/*.safetensors'."),
     ] = None,
     masks: Annotated[str | None, typer.Option(metavar="FILE", help="Masks, or a state dict with zeros.")] = None,
     input: Annotated[str | None, typer.Option(metavar="SIZES", help="Of one input, such as 3x32x32.")] = None,

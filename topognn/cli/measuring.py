@@ -89,7 +89,7 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
         trouble=trouble,
         baselines=baselines,
         seconds=seconds,
-        peak_bytes=_peak_bytes(device),
+        peak_bytes=get_peak_bytes(device),
     )
 
 
@@ -195,7 +195,8 @@ def pick_device(text: str | None = None) -> torch.device:
     return device
 
 
-def _peak_bytes(device: torch.device) -> int:
+def get_peak_bytes(device: torch.device) -> int:
+    """Return the most memory held so far: by torch on a GPU, by the process on the CPU."""
     if device.type == "cuda":
         import torch
 

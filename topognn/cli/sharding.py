@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import re
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,10 +50,17 @@ class ShardRequest:
 
 
 class ShardOutcome(NamedTuple):
-    """What came of it."""
+    """What came of it.
+
+    Attributes:
+        seconds: Wall time of measuring.
+        peak_bytes: Most memory held: by torch on a GPU, by the process on the CPU.
+    """
 
     request: ShardRequest
     found: CheckpointTables
+    seconds: float
+    peak_bytes: int
 
     def to_json(self) -> str:
         """Return the summary and all tables as JSON; what is not defined is null."""
@@ -60,6 +68,7 @@ class ShardOutcome(NamedTuple):
 
         content: dict[str, Any] = {"checkpoint": self.request.checkpoint, "arguments": dataclasses.asdict(self.request)}
         content |= {"summary": self.found.summary, "left_out": dict(self.found.plan.left_out)}
+        content |= {"seconds": self.seconds, "peak_bytes": self.peak_bytes}
         content["tensors"] = [{name: row[name] for name in TEXTS} for row in self.found.rows]
         content |= tables_to_json(self.found.tables)
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -84,7 +93,7 @@ def run_shards(request: ShardRequest, json: str | None, csv: str | None) -> None
     """
     from topognn.baselines.layers import LAYER_METRICS
     from topognn.cli.display import make_console, make_progress, make_status
-    from topognn.cli.measuring import pick_device, pick_metrics
+    from topognn.cli.measuring import get_peak_bytes, pick_device, pick_metrics
     from topognn.shards.measuring import measure_plan
     from topognn.shards.planning import plan_checkpoint
 
@@ -97,6 +106,7 @@ def run_shards(request: ShardRequest, json: str | None, csv: str | None) -> None
     _show_plan(console, request, plan)
     progress, task = make_progress(console, "layers", len(plan.layers))
     kind: Any = request.encoding
+    started = time.perf_counter()
     with progress:
         found = measure_plan(
             *(plan, kind),
@@ -105,7 +115,7 @@ def run_shards(request: ShardRequest, json: str | None, csv: str | None) -> None
             device=device,
             show=lambda layer: progress.update(task, advance=1, description=layer.name),
         )
-    outcome = ShardOutcome(request, found)
+    outcome = ShardOutcome(request, found, time.perf_counter() - started, get_peak_bytes(device))
     if not write_files(outcome, json, csv):
         _show(console, outcome)
 
@@ -128,7 +138,7 @@ def _show_plan(console: Console, request: ShardRequest, plan: CheckpointPlan) ->
     table = new_table("layers", "number", "shape", "dtype", "form", right=("number",))
     for (name, shape, dtype, form), count in alike.items():
         table.add_row(Text(name), str(count), shape, dtype, form)
-    peak = max(map(estimate_bytes, plan.layers)) / 2**30
+    most = max(map(estimate_bytes, plan.layers)) / 2**20
     files = f"{len(plan.files)} file{'s' if len(plan.files) > 1 else ''}"
     console.print(Text(f"{request.checkpoint}: {len(plan.layers)} layers in {files}, {request.encoding}"))
     console.print()
@@ -136,7 +146,7 @@ def _show_plan(console: Console, request: ShardRequest, plan: CheckpointPlan) ->
     for reason, count in Counter(plan.left_out.values()).items():
         names = [name for name, why in plan.left_out.items() if why == reason][:_NAMED]
         console.print(Text(f"left out, {reason}: {', '.join(names)}{', ...' if count > _NAMED else ''} ({count})"))
-    console.print(Text(f"one layer at a time: at most {peak:.2g} GiB beside the program's own"))
+    console.print(Text(f"one layer at a time: at most {most:,.0f} MiB beside the program's own"))
     console.print()
 
 
@@ -151,3 +161,4 @@ def _show(console: Console, outcome: ShardOutcome) -> None:
     console.print(Text(f"network: {', '.join(numbers)}"))
     if outcome.request.out is not None:
         console.print(Text(f"rows are in {outcome.request.out}, together in layers.parquet"))
+    console.print(Text(f"{outcome.seconds:.1f} s; peak memory {outcome.peak_bytes / 2**30:.2f} GiB"))

@@ -113,12 +113,19 @@ def _parse(file: Path) -> tuple[dict[str, Any], int]:
             )
         text = opened.read(length)
     try:
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=_to_dict)
     except ValueError as error:
         raise CheckpointError(f"{str(file)!r} is no safetensors file: its header is no JSON ({error}).") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{str(file)!r} is no safetensors file: its header is no dict of tensors.")
     return header, 8 + length
+
+
+def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
 
 
 def _check(file: Path, name: str, entry: Any) -> tuple[Stored, tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -129,6 +129,11 @@ def plan_checkpoint(
             left_out |= dict.fromkeys((stored.name for stored in parts.values()), reason)
         else:
             chosen.append(StoredLayer(name.removesuffix(".weight"), *_understand(name, parts), parts))
+    twice = [name for name, count in Counter(layer.name for layer in chosen).items() if count > 1]
+    if twice:
+        raise CheckpointError(
+            f"two tensors are the weight of {twice[0]!r}: leave one out, --skip '{twice[0]}.weight'."
+        )
     if masks is not None:
         others = list_tensors(masks)
         every += others.values()

@@ -131,9 +131,7 @@ def plan_checkpoint(
             chosen.append(StoredLayer(name.removesuffix(".weight"), *_understand(name, parts), parts))
     twice = [name for name, count in Counter(layer.name for layer in chosen).items() if count > 1]
     if twice:
-        raise CheckpointError(
-            f"two tensors are the weight of {twice[0]!r}: leave one out, --skip '{twice[0]}.weight'."
-        )
+        raise CheckpointError(f"two tensors are the weight of {twice[0]!r}: leave one out, --skip '{twice[0]}.weight'.")
     if masks is not None:
         others = list_tensors(masks)
         every += others.values()

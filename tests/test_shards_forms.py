@@ -181,6 +181,13 @@ def test_quantised_weights_with_scales(tmp_path: Path) -> None:
     assert torch.equal(kept, numbers != 0) and torch.equal(weight, numbers * row[:, None])
 
 
+def test_mask_beside_quantised_weights(tmp_path: Path) -> None:
+    numbers, mask = sparse(6, 8, keep=0.9), sparse(6, 8, seed=1) != 0
+    stored = {"fc.weight": numbers.to(torch.int8), "fc.weight_scale": torch.tensor(0.5), "fc.weight_mask": mask}
+    kept, weight = load(save(tmp_path / "net.safetensors", stored), "masked")
+    assert torch.equal(kept, mask & (numbers != 0)) and torch.equal(weight, numbers * mask / 2)
+
+
 def test_blocks_of_scales() -> None:
     scale = torch.arange(10.0).view(2, 5)
     found = spread_scales(scale, (256, 576))  # 128 x 128, the last column of 64

@@ -225,15 +225,15 @@ def _understand(name: str, parts: Mapping[str, Stored]) -> tuple[tuple[int, ...]
         return (mask.shape, "mask") if mask.bits is None else (mask.bits, "packed bits")
     if main.bits is not None:
         return main.bits, "packed bits"
+    if "scale" in parts and main.dtype == "U8":
+        raise _refuse(name, main, "bytes with scales, which may be of several weights each")
+    if "zero_point" in parts and "scale" not in parts:
+        raise _refuse(name, main, "integers with zero points but no scales")
     if "mask" in parts:
         _check_mask(name, main.shape, parts["mask"])
         return main.shape, "masked"
     if "scale" in parts:
-        if main.dtype == "U8":
-            raise _refuse(name, main, "bytes with scales, which may be of several weights each")
         return main.shape, "quantised"
-    if "zero_point" in parts:
-        raise _refuse(name, main, "integers with zero points but no scales")
     return main.shape, "mask" if main.dtype == "BOOL" else "dense"
 
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.kernels.launch import set_num_threads as set_num_threads
     from topognn.masks import get_masks as get_masks
     from topognn.masks import save_masks as save_masks
+    from topognn.memory import memory_limit as memory_limit
     from topognn.metrics.differentiable import leading_eigenvalue as leading_eigenvalue
     from topognn.metrics.differentiable import log_path_sum as log_path_sum
     from topognn.metrics.effective import prune_ineffective as prune_ineffective
@@ -64,6 +65,8 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.plain import from_networkx as from_networkx
     from topognn.plain import from_scipy as from_scipy
     from topognn.plain_graph import PlainGraph as PlainGraph
+    from topognn.planning import Plan as Plan
+    from topognn.planning import plan as plan
     from topognn.pruning import PRUNERS as PRUNERS
     from topognn.pruning import apply_masks as apply_masks
     from topognn.pruning import prune as prune
@@ -107,6 +110,7 @@ _HOMES = {
     ],
     "topognn.kernels.launch": ["get_num_threads", "set_num_threads"],
     "topognn.masks": ["get_masks", "save_masks"],
+    "topognn.memory": ["memory_limit"],
     "topognn.metrics.differentiable": ["leading_eigenvalue", "log_path_sum"],
     "topognn.metrics.effective": ["prune_ineffective"],
     "topognn.models": ["MODELS", "get_model"],
@@ -114,6 +118,7 @@ _HOMES = {
     "topognn.operators.matrix": ["LinearOperator", "linear_operator"],
     "topognn.plain": ["from_csr", "from_edge_index", "from_networkx", "from_scipy"],
     "topognn.plain_graph": ["PlainGraph"],
+    "topognn.planning": ["Plan", "plan"],
     "topognn.pruning": ["PRUNERS", "apply_masks", "prune"],
     "topognn.report": ["METRICS", "Topometrics", "layer_table", "topometrics", "trouble_table"],
     "topognn.shards.measuring": ["measure_checkpoint"],

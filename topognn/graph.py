@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from topognn.encoding.degrees import add_in, add_out
-from topognn.encoding.kept import KeptWeights
+from topognn.encoding.kept import DenseWeights, KeptWeights
 from topognn.encoding.rows import Direction, Rows, build_rows, repeats
 from topognn.errors import GraphMemoryError, UnknownNameError
 from topognn.kernels.host import read
+from topognn.memory import format_bytes, get_free_memory
 from topognn.positions.channels import Channels
 from topognn.storage import load_parts, save_parts
 from topognn.tracing.layout import Connection, Layout, Partition
@@ -136,6 +137,7 @@ class MultipartiteGraph:
         """
         have = self._rows.get(direction)
         if have is None or (weighted and have.weights.numel() < have.num_entries):
+            self._rows.pop(direction, None)  # those without weights: the new ones have all that they have
             self._check_memory(direction, weighted)
             entries = self._num_uses * (2 if direction == "both" else 1)
             degrees = self._raw_degrees(direction)
@@ -185,12 +187,12 @@ class MultipartiteGraph:
     @cached_property
     def in_strengths(self) -> Tensor:
         """The sum of the weights of the in-edges of each node; float64 ``(nodes,)``."""
-        return add_in(self._layout, [k.magnitude for k in self._kept], self.device)
+        return add_in(self._layout, DenseWeights(self._kept, torch.float32, weighted=True), self.device)
 
     @cached_property
     def out_strengths(self) -> Tensor:
         """The sum of the weights of the out-edges of each node; float64 ``(nodes,)``."""
-        return add_out(self._layout, [k.magnitude for k in self._kept], self.device)
+        return add_out(self._layout, DenseWeights(self._kept, torch.float32, weighted=True), self.device)
 
     @cached_property
     def is_output(self) -> Tensor:
@@ -254,13 +256,20 @@ class MultipartiteGraph:
             need -= 4 * self._num_uses * (2 if direction == "both" else 1)
         if self.has_parallel_edges:
             need *= 2  # before and after combining
-        if estimate.free is not None and need > estimate.free:
+        free = estimate.free
+        if free is not None and need > free:
+            self.forget_rows()
+            free = get_free_memory(self.device)
+        if free is not None and need > free:
             raise GraphMemoryError(
-                f"the rows of {self._num_uses:,} edges need {need / 2**30:.2f} GiB on {self.device}, and "
-                f"{estimate.free / 2**30:.2f} GiB are free. Degrees, strength, one_hop, paths, components and spectra "
-                "need no rows, nor does two_hop in most networks; otherwise encode at a smaller input shape or a "
-                "higher sparsity"
+                f"the rows of {self._num_uses:,} edges need {format_bytes(need)} on {self.device}, and "
+                f"{format_bytes(free)} are free. Degrees, strength, paths, components and spectra need no rows, "
+                "nor does two_hop in most networks; otherwise encode at a smaller input shape or a higher sparsity"
             )
+
+    def forget_rows(self) -> None:
+        """Drop the rows that were built; they are built anew when they are asked for again."""
+        self._rows.clear()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph to a safetensors file. Matrices are left out: they are built faster than they are read."""
@@ -280,15 +289,3 @@ class MultipartiteGraph:
     def __repr__(self) -> str:
         edges = f"{self._num_uses:,} edges" + (" before combining" if self.has_parallel_edges else "")
         return f"MultipartiteGraph({self.num_nodes:,} nodes, {edges}, {len(self.partitions)} partitions, {self.device})"
-
-
-def get_free_memory(device: torch.device) -> int | None:
-    """Return the bytes that can still be allocated on a device, None if that cannot be told."""
-    if device.type == "cuda" and torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    fields = dict(line.split(":") for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024

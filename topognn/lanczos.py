@@ -79,7 +79,7 @@ def find_eigenpairs(
     tensor([99., 98.], dtype=torch.float64)
     """
     block = start.shape[0]
-    room, kept = _plan(block, count, start.shape[1])
+    room, kept = plan_basis(block, count, start.shape[1])
     known = 0 if deflate is None else deflate.shape[0]
     # Known eigenvectors stand first in memory, so that one product makes a vector orthogonal to all that there is.
     every = start.new_empty(known + room + block, start.shape[1])
@@ -125,7 +125,7 @@ def find_eigenpairs(
             at = whole = kept
 
 
-def _plan(block: int, count: int, size: int) -> tuple[int, int]:
+def plan_basis(block: int, count: int, size: int) -> tuple[int, int]:
     """Return how many vectors the basis grows to, and to how many it is condensed: multiples of the block."""
     roomy = _BLOCKS * block if _BLOCKS * block * size <= _ROOM else 0
     room = -(-max(BASIS, 4 * count, roomy) // block) * block

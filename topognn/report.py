@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from topognn.encoding.degrees import sum_in
-from topognn.errors import unknown_name
+from topognn.errors import GraphMemoryError, UnknownNameError, unknown_name
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
+from topognn.memory import format_bytes, get_free_memory, is_free
 from topognn.metrics import local, neighbors, strength
 from topognn.metrics.components import connected_components, find_outside_giant
 from topognn.metrics.cores import k_core
@@ -23,8 +24,9 @@ from topognn.metrics.effective import find_effective
 from topognn.metrics.expansion import find_expansion
 from topognn.metrics.layers import find_layer_expansion
 from topognn.metrics.motifs import motifs4
-from topognn.metrics.paths import Paths, find_paths
+from topognn.metrics.paths import find_paths, find_weighted_paths
 from topognn.metrics.spectral import spectral_gap, spectral_radius
+from topognn.needs import NEEDS, NeedOf, get_total_bytes
 
 
 class Metric(NamedTuple):
@@ -52,10 +54,6 @@ class Metric(NamedTuple):
 
 def _motif(name: str, column: str = "") -> Metric:
     return Metric(attrgetter(name), "neighbour", column, "edges" if column else None, True, motifs4)
-
-
-def _find_weighted_paths(graph: MultipartiteGraph) -> Paths:
-    return find_paths(graph, weighted=True)
 
 
 METRICS: dict[str, Metric] = {
@@ -86,7 +84,7 @@ METRICS: dict[str, Metric] = {
     "paths": Metric(attrgetter("total"), "paths", of=find_paths),
     "log10_paths": Metric(attrgetter("log10_total"), "paths", of=find_paths),
     "paths_per_weight": Metric(attrgetter("per_weight"), "paths", of=find_paths),
-    "log10_path_norm": Metric(attrgetter("log10_total"), "paths", of=_find_weighted_paths, weighted=True),
+    "log10_path_norm": Metric(attrgetter("log10_total"), "paths", of=find_weighted_paths, weighted=True),
     "effective_nodes": Metric(attrgetter("num_nodes"), "effective", is_count=True, of=find_effective),
     "effective_edges": Metric(attrgetter("num_edges"), "effective", is_count=True, of=find_effective),
     "effective_density": Metric(attrgetter("density"), "effective", of=find_effective),
@@ -98,16 +96,32 @@ class Topometrics(Mapping[str, float]):
     """Topometrics by name. Values stay on the device until one of them is read; then all are, at once.
 
     Besides a graph's metrics it has ``nodes`` and ``edges``.
+
+    Attributes:
+        tensor: The values; float64 ``(metrics,)``.
+        left_out: Topometrics that did not fit in memory, with the bytes that each needs beyond what was held.
     """
 
-    def __init__(self, names: Iterable[str], values: Tensor, num_nodes: int, num_edges: int) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        values: Tensor,
+        num_nodes: int,
+        num_edges: int,
+        left_out: Mapping[str, int] | None = None,
+    ) -> None:
         self._names = tuple(names)
         self.tensor = values
+        self.left_out = dict(left_out or {})
         self._sizes = {"nodes": num_nodes, "edges": num_edges}
         self._numbers: dict[str, float] | None = None
 
     def __getitem__(self, name: str) -> float:
         """Return a raw value; reading the first one makes the host sync."""
+        if name in self.left_out:
+            raise UnknownNameError(
+                f"{name} was left out: it needs {format_bytes(self.left_out[name])}, more than was free"
+            )
         if name not in self._sizes and name not in self._names:
             raise unknown_name("metric", name, self)
         if name in self._sizes:
@@ -173,16 +187,17 @@ def topometrics(graph: MultipartiteGraph, metrics: Iterable[str] | None = None) 
 
     Args:
         graph: The graph, as :func:`topognn.encode` makes it.
-        metrics: Their names; all of :data:`METRICS` by default.
+        metrics: Their names; by default all of :data:`METRICS` that fit in memory.
 
     Returns:
         A mapping from name to number, which makes one host sync, when it is first read. (``k_core`` makes some of
         its own on a GPU: see there.) Counts from 2**53 on are rounded: :func:`topognn.metrics.motifs4` has them
-        as int64.
+        as int64. What does not fit in the memory that is free, or within :func:`topognn.memory_limit`, is in
+        :attr:`Topometrics.left_out` by default.
 
     Raises:
         UnknownNameError: There is no such metric; the message names the nearest.
-        GraphMemoryError: A metric needs a matrix that does not fit in memory.
+        GraphMemoryError: A metric that was asked for by name would not fit in memory; nothing has been begun.
 
     Source:
         Cunegatti et al., TMLR 2024, section 4.1 and table 1.
@@ -191,17 +206,80 @@ def topometrics(graph: MultipartiteGraph, metrics: Iterable[str] | None = None) 
     >>> topometrics(example_graph(), ["sink_nodes", "strength"])["strength"]
     0.8947368421052632
     """
+    names = check_names(metrics)
+    needs = group_needs(names)
+    left_out = _find_beyond(graph, needs)
+    if left_out and metrics is not None:
+        _refuse(graph, *next(iter(left_out.items())))
+    found: dict[str, Tensor] = {}
+    for need_of, those in needs.items():  # one analysis in memory at a time
+        if those[0] not in left_out:
+            if not is_free(get_total_bytes(graph, need_of(graph, those)), graph.device):
+                graph.forget_rows()  # of other steps
+            found |= _evaluate(graph, those)
+    names = [name for name in names if name not in left_out]
+    values = [found[name] for name in names]
+    stacked = torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
+    return Topometrics(names, stacked, graph.num_nodes, graph.num_edges, left_out)
+
+
+def check_names(metrics: Iterable[str] | None) -> list[str]:
+    """Return the names of topometrics as a list, all if None.
+
+    Raises:
+        UnknownNameError: There is no such metric; the message names the nearest.
+    """
     names = list(METRICS if metrics is None else metrics)
     for name in names:
         if name not in METRICS:
             raise unknown_name("metric", name, METRICS)
-    analyses = {of: of(graph) for of in dict.fromkeys(METRICS[name].of for name in names) if of is not None}
-    values = []
+    return names
+
+
+def group_needs(names: Iterable[str]) -> dict[NeedOf, list[str]]:
+    """Return what tells what topometrics need, with the names of those that are found together."""
+    needs: dict[NeedOf, list[str]] = {}
     for name in names:
-        metric = METRICS[name]
-        values.append(metric.function(analyses[metric.of] if metric.of else graph).to(torch.float64))
-    stacked = torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
-    return Topometrics(names, stacked, graph.num_nodes, graph.num_edges)
+        needs.setdefault(NEEDS[METRICS[name].of or METRICS[name].function], []).append(name)
+    return needs
+
+
+def check_room(graph: MultipartiteGraph, names: Iterable[str]) -> None:
+    """Refuse topometrics that would not fit in memory, before anything is begun.
+
+    Raises:
+        GraphMemoryError: What one needs is not free.
+    """
+    for name, size in _find_beyond(graph, group_needs(names)).items():
+        _refuse(graph, name, size)
+
+
+def _find_beyond(graph: MultipartiteGraph, needs: Mapping[NeedOf, Sequence[str]]) -> dict[str, int]:
+    """Return the topometrics that do not fit in memory, with the bytes that they need."""
+    beyond: dict[str, int] = {}
+    for need_of, names in needs.items():
+        size = get_total_bytes(graph, need_of(graph, names))
+        if not is_free(size, graph.device):
+            graph.forget_rows()
+            size = get_total_bytes(graph, need_of(graph, names))
+            beyond |= {} if is_free(size, graph.device) else dict.fromkeys(names, size)
+    return beyond
+
+
+def _refuse(graph: MultipartiteGraph, name: str, size: int) -> None:
+    free = get_free_memory(graph.device) or 0
+    raise GraphMemoryError(
+        f"{name} of {graph.num_uses:,} edges needs {format_bytes(size)} on {graph.device}, and {format_bytes(free)} "
+        "are free: leave it out, or encode at a smaller input shape or a higher sparsity (topognn.plan, or "
+        "`topognn report --plan`, tells what each topometric needs)"
+    )
+
+
+def _evaluate(graph: MultipartiteGraph, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the values of topometrics that share an analysis; float64 scalars."""
+    of = METRICS[names[0]].of
+    analysis = graph if of is None else of(graph)
+    return {name: METRICS[name].function(analysis).to(torch.float64) for name in names}
 
 
 class LayerRow(NamedTuple):
@@ -284,10 +362,14 @@ class TroubleRow(NamedTuple):
 def trouble_table(graph: MultipartiteGraph) -> list[TroubleRow]:
     """Return one row a partition: its sinks, sources, bridges into it, articulation points, nodes outside the giant.
 
+    Raises:
+        GraphMemoryError: The rows that bridges need do not fit in memory.
+
     >>> from topognn import example_graph
     >>> trouble_table(example_graph())[1]
     TroubleRow(partition='0', nodes=8, sinks=1, sources=1, bridges=8, cut_nodes=4, outside_giant=3)
     """
+    check_room(graph, ["cut_nodes"])
     found = biconnectivity(graph)
     into = torch.zeros(graph.num_nodes, dtype=torch.int64, device=graph.device)
     ends = found.bridges[:, 1]

@@ -113,12 +113,17 @@ def format_costs(outcome: Outcome) -> str:
 
 
 def metric_table(outcome: Outcome) -> Table:
-    """Return a row a topometric; the group's name stands at its first."""
+    """Return a row a topometric; the group's name stands at its first. What is beyond memory says what it needs."""
+    from topognn.memory import format_bytes
+
     table = new_table("group", "metric", "value", "published as", "normalised", right=("value", "normalised"))
     last = ""
     for name, group, value, column, normalized in outcome.rows():
         shown = "" if group == last else group
-        table.add_row(shown, name, format_number(value), column, format_number(normalized) if column else "")
+        if name in (beyond := outcome.topometrics.left_out):
+            table.add_row(shown, name, f"needs {format_bytes(beyond[name])}", column)
+        else:
+            table.add_row(shown, name, format_number(value), column, format_number(normalized) if column else "")
         last = group
     return table
 

@@ -23,8 +23,8 @@ def get_installation() -> Iterator[tuple[str, str]]:
 
     from topognn.cli.measuring import pick_device
     from topognn.errors import DeviceError
-    from topognn.graph import get_free_memory
     from topognn.kernels.launch import check_device, get_num_threads
+    from topognn.memory import get_free_memory
     from topognn.version import __version__
 
     yield "topognn", __version__

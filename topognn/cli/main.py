@@ -107,6 +107,8 @@ def report(
     layers: Annotated[bool, typer.Option("--layers", help="Measure each layer too.")] = False,
     where: Annotated[bool, typer.Option("--where", help="Show where sinks, sources, cuts and islands sit.")] = False,
     baselines: Annotated[bool, typer.Option("--baselines", help="Add means of metrics of single layers.")] = False,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Hold no more than this, such as 8GB.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Tell what it would take, and measure nothing.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Compute the topometrics of a pruned model: raw, and normalised as published."""
@@ -117,8 +119,16 @@ def report(
     check_files(json, csv)
     request = Request(
         *(model, pruner, sparsity, seed, checkpoint, masks, input, classes, metrics, shortcuts, attention, device),
-        *(layers, where, baselines),
+        *(layers, where, baselines, memory),
     )
+    if plan:
+        from topognn.cli.foresight import foresee, show_plan
+
+        with quiet_warnings(debug):
+            foresight = foresee(request, make_status())
+        if not write_files(foresight, json, csv):
+            show_plan(foresight)
+        return
     with quiet_warnings(debug):
         outcome = measure(request, make_status())
     if not write_files(outcome, json, csv):

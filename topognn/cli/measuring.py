@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from topognn.cli.outcome import Outcome, Request
 from topognn.cli.sources import ArgumentError, find_source
@@ -18,7 +19,50 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from topognn.graph import MultipartiteGraph
+
 Status = Callable[[str], AbstractContextManager[Any]]
+
+
+class Prepared(NamedTuple):
+    """A request's model as a graph, of which nothing is measured yet; ``seconds`` is the wall time of each phase."""
+
+    model: nn.Module
+    input_shape: tuple[int, ...]
+    masks: dict[str, Tensor]
+    graph: MultipartiteGraph
+    seconds: dict[str, float]
+
+
+def prepare(request: Request, status: Status = contextlib.nullcontext) -> Prepared:
+    """Build, trace, prune and encode the model of a request: see :func:`measure`.
+
+    >>> prepare(Request("conv6")).graph.num_nodes
+    232970
+    """
+    import topognn
+    from topognn.report import METRICS
+
+    check_origin(request)
+    pick_metrics(request.metrics, METRICS)
+    device = pick_device(request.device)
+    seconds: dict[str, float] = {}
+    phase = _timer(request, status, seconds)
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    with phase("build"):
+        model, input_shape = build_model(request, device)
+    with phase("trace"):
+        shortcuts = cast(Literal["parametric", "all"], request.shortcuts)
+        attention = cast(Literal["all", "values"], request.attention)
+        layout = topognn.trace(model, input_shape, shortcuts=shortcuts, attention=attention)
+    with phase("prune"):
+        masks = make_masks(model, request, input_shape)
+    with phase("encode"):
+        graph = topognn.encode(layout, masks=masks, device=device)
+    return Prepared(model, input_shape, masks, graph, seconds)
 
 
 def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcome:
@@ -39,34 +83,14 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
 
     import topognn
     from topognn.kernels.host import read
+    from topognn.memory import memory_limit
     from topognn.report import METRICS
 
-    check_origin(request)
-    names = pick_metrics(request.metrics, METRICS)
-    device = pick_device(request.device)
-    seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def phase(name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        with status(f"{name} {request.model}"):
-            yield
-        seconds[name] = time.perf_counter() - start
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with phase("build"):
-        model, input_shape = build_model(request, device)
-    with phase("trace"):
-        shortcuts = cast(Literal["parametric", "all"], request.shortcuts)
-        attention = cast(Literal["all", "values"], request.attention)
-        layout = topognn.trace(model, input_shape, shortcuts=shortcuts, attention=attention)
-    with phase("prune"):
-        masks = make_masks(model, request, input_shape)
-    with phase("encode"):
-        graph = topognn.encode(layout, masks=masks, device=device)
-    with phase("metrics"):
-        values = topognn.topometrics(graph, names)
+    limit = parse_bytes(request.memory)
+    model, input_shape, masks, graph, seconds = prepare(request, status)
+    phase = _timer(request, status, seconds)
+    with phase("metrics"), memory_limit(limit):
+        values = topognn.topometrics(graph, pick_metrics(request.metrics, METRICS))
         values.to_dict()  # waits for the device, so that the time is that of the work
         layers = topognn.layer_table(graph) if request.layers else None
         trouble = topognn.trouble_table(graph) if request.where else None
@@ -89,8 +113,42 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
         trouble=trouble,
         baselines=baselines,
         seconds=seconds,
-        peak_bytes=get_peak_bytes(device),
+        peak_bytes=get_peak_bytes(graph.device),
     )
+
+
+def _timer(request: Request, status: Status, seconds: dict[str, float]) -> Status:
+    """Return what times a phase and shows that it runs."""
+
+    @contextlib.contextmanager
+    def phase(name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        with status(f"{name} {request.model}"):
+            yield
+        seconds[name] = time.perf_counter() - start
+
+    return phase
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """Return the bytes that ``--memory`` means: a number with a unit, of 1000 (GB) or of 1024 (GiB); None for None.
+
+    Raises:
+        ArgumentError: It is no such number, or nothing.
+
+    >>> parse_bytes("8GB"), parse_bytes("1.5 GiB"), parse_bytes("500mb")
+    (8000000000, 1610612736, 500000000)
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise ArgumentError(f"--memory {text!r} is no number of bytes: give a size such as 8GB or 512MiB.")
+    number, unit, binary = match.groups()
+    size = int(float(number) * (1024 if binary else 1000) ** ("kmgt".index(unit.lower()) + 1 if unit else 0))
+    if size < 1:
+        raise ArgumentError(f"--memory {text!r} leaves nothing: give a size such as 8GB or 512MiB.")
+    return size
 
 
 def check_origin(request: Request) -> None:

@@ -34,6 +34,7 @@ class Request:
     layers: bool = False
     where: bool = False
     baselines: bool = False
+    memory: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +69,15 @@ class Outcome:
         """The sparsity reached, over all prunable weights."""
         return 1 - self.kept / self.weights if self.weights else 0.0
 
-    def rows(self) -> Iterator[tuple[str, str, float, str, float]]:
-        """Return a row a metric: its name, group, raw value, published column, normalised value."""
+    def rows(self) -> Iterator[tuple[str, str, float | None, str, float]]:
+        """Return a row a metric: its name, group, raw value (None: left out), published column, normalised value."""
         from topognn.report import METRICS
 
         normalized = self.topometrics.normalized()
-        for name, value in self.topometrics.items():
-            if name in METRICS:
-                column = METRICS[name].column
+        left_out = self.topometrics.left_out
+        for name in METRICS:
+            if name in self.topometrics or name in left_out:
+                column, value = METRICS[name].column, None if name in left_out else self.topometrics[name]
                 yield name, METRICS[name].group, value, column, normalized.get(column, math.nan)
 
     def to_json(self) -> str:
@@ -90,6 +92,7 @@ class Outcome:
             "kept_weights": self.kept,
             "weights": self.weights,
             **values,
+            "left_out": self.topometrics.left_out,
             "layers": _to_dicts(self.layers),
             "where": _to_dicts(self.trouble),
             "baselines": _to_dicts(self.baselines),

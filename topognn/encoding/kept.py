@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -92,6 +92,36 @@ def find_mask(layout: Layout, kept: Sequence[KeptWeights], weight: str) -> Tenso
         if c.weight == weight and not c.is_pooled
     ]
     return torch.stack(parts).any(0)
+
+
+class DenseWeights(Sequence[Tensor]):
+    """The kept weights of all connections in the form of their masks, each made anew when it is read.
+
+    A network's activations may be few beside its weights, so that no two layers' need be there at once.
+    """
+
+    def __init__(self, kept: Sequence[KeptWeights], dtype: torch.dtype, *, weighted: bool) -> None:
+        """Take magnitudes if ``weighted``, else 1 where a weight is kept."""
+        self._kept, self._dtype, self._weighted = kept, dtype, weighted
+
+    def __len__(self) -> int:
+        """Return the number of connections."""
+        return len(self._kept)
+
+    @overload
+    def __getitem__(self, number: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, number: slice) -> DenseWeights: ...
+    def __getitem__(self, number: int | slice) -> Tensor | DenseWeights:
+        """Return a connection's weights."""
+        if isinstance(number, slice):
+            return DenseWeights(self._kept[number], self._dtype, weighted=self._weighted)
+        kept = self._kept[number]
+        return (kept.magnitude if self._weighted else kept.mask).to(self._dtype)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Return each connection's weights in turn."""
+        return (self[number] for number in range(len(self)))
 
 
 def take_values(mask: Tensor, weight: Tensor, count: int) -> Tensor:

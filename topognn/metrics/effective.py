@@ -13,12 +13,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from topognn.encoding.kept import find_mask
+from topognn.encoding.kept import DenseWeights, find_mask
 from topognn.encoding.multipartite import encode
 from topognn.errors import TraceError
 from topognn.graph import MultipartiteGraph
 from topognn.masks import Masks
-from topognn.operators.matrix import pick_products
+from topognn.operators.matrix import Route, pick_products
 from topognn.operators.products import count_uses, exact_convolutions, gather_elements, get_window, to_elements
 from topognn.operators.sweeps import Scaled, sweep_backward, sweep_forward, sweep_graph
 from topognn.tracing.layout import Layout
@@ -47,7 +47,8 @@ class EffectiveNetwork:
     @property
     def num_edges(self) -> Tensor:
         """The number of edges on a path; float64 scalar, a whole number."""
-        products = pick_products(self._graph, False, torch.float32)
+        route: Route = "rows" if self._graph.has_parallel_edges else "connections"
+        products = pick_products(self._graph, False, torch.float32, route)
         entering = products.into(self.from_input[None].float())[0].double().round()
         return torch.where(self.to_output, entering, 0).sum()
 
@@ -86,15 +87,15 @@ class EffectiveNetwork:
 def find_effective(graph: MultipartiteGraph) -> EffectiveNetwork:
     """Find what of a network is on a path from its input to its output.
 
-    By convolutions of masks, in the memory of activations; only :attr:`EffectiveNetwork.num_edges` may want rows. No
-    host sync where edges are not parallel.
+    By convolutions of masks, in the memory of activations; only :attr:`EffectiveNetwork.num_edges` of a graph with
+    parallel edges takes rows, and a host sync.
 
     >>> from topognn import example_graph
     >>> found = find_effective(example_graph())
     >>> found.num_nodes, found.num_edges, found.density, found.num_collapsed
     (tensor(11), tensor(10., dtype=torch.float64), tensor(0.2500, dtype=torch.float64), tensor(0))
     """
-    weights, layout = [k.mask.float() for k in graph.kept], graph.layout
+    weights, layout = DenseWeights(graph.kept, torch.float32, weighted=False), graph.layout
 
     def sweep(name: str, run: Callable[..., Scaled]) -> Scaled:
         return sweep_graph(graph, name, lambda before: run(layout, weights, saturate=True, before=before))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from topognn.encoding.kept import DenseWeights
 from topognn.graph import MultipartiteGraph
 from topognn.operators.products import exact_convolutions, get_window, push
 from topognn.operators.sweeps import Scaled, add_scaled, sweep_backward, sweep_forward, sweep_graph, sweep_rows
@@ -29,7 +30,7 @@ class Paths:
 
     forward: Scaled
     _graph: MultipartiteGraph
-    _weights: list[Tensor]
+    _weights: Sequence[Tensor]
     _sweep_back: Callable[[], Scaled]
 
     @cached_property
@@ -107,7 +108,7 @@ def find_paths(graph: MultipartiteGraph, *, weighted: bool = False) -> Paths:
     >>> found.total, found.forward.plain()[-2:], found.per_weight
     (tensor(8., dtype=torch.float64), tensor([4., 4.], dtype=torch.float64), tensor(2.2857, dtype=torch.float64))
     """
-    weights = [(k.magnitude if weighted else k.mask).double() for k in graph.kept]
+    weights = DenseWeights(graph.kept, torch.float64, weighted=weighted)
     layout = graph.layout
     if weighted:
         return Paths(sweep_forward(layout, weights), graph, weights, lambda: sweep_backward(layout, weights))
@@ -119,3 +120,8 @@ def find_paths(graph: MultipartiteGraph, *, weighted: bool = False) -> Paths:
         weights,
         lambda: sweep_graph(graph, "paths backward", lambda before: sweep_backward(layout, weights, before=before)),
     )
+
+
+def find_weighted_paths(graph: MultipartiteGraph) -> Paths:
+    """Return :func:`find_paths` with each path counted by the product of its edges' weights."""
+    return find_paths(graph, weighted=True)

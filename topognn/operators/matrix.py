@@ -147,14 +147,19 @@ def _pick_route(graph: Graph, weighted: bool, route: Route | None) -> Route:
         return "rows"
     if route is not None:
         return route
-    dense = sum(c.num_weights * math.prod(c.positions) for c in graph.connections)
-    if graph.num_uses > _EDGES_A_MULTIPLICATION * dense + _EDGES_A_CONNECTION * len(graph.connections):
+    if not prefers_rows(graph):
         return "connections"
     try:
         graph.rows("both", weighted=weighted)
     except GraphMemoryError:
         return "connections"
     return "rows"
+
+
+def prefers_rows(graph: MultipartiteGraph) -> bool:
+    """Tell whether products by rows are cheaper than those by convolution, if there is room for the rows."""
+    dense = sum(c.num_weights * math.prod(c.positions) for c in graph.connections)
+    return graph.num_uses <= _EDGES_A_MULTIPLICATION * dense + _EDGES_A_CONNECTION * len(graph.connections)
 
 
 class RowProducts:

@@ -129,6 +129,7 @@ def sweep_backward(
         for number in connection.sources:
             leaving[number].append(k)
     pulled: dict[int, Tensor] = {}
+    waiting = [set(connection.sources) for connection in layout.connections]
     with exact_convolutions():
         for number in reversed(order_partitions(layout)):
             targets = [(k, (layout.connections[k].target,)) for k in leaving[number]]
@@ -142,6 +143,9 @@ def sweep_backward(
                 if k not in pulled:
                     pulled[k] = pull(c, weights[k], found.values[c.target][None])[0]
                 terms.append((_cut(layout, c, pulled[k], number), found.exponents[c.target]))
+                waiting[k].discard(number)
+                if not waiting[k]:
+                    del pulled[k]
             _settle(found, number, terms, saturate, before)
     return found
 

@@ -14,8 +14,8 @@ from topognn.baselines.scores import COLUMNS, find_leading, score_graphs
 from topognn.baselines.tables import LayerTable, make_table
 from topognn.encoding.layer_graphs import Kind, encode_layers, roll
 from topognn.errors import GraphMemoryError, unknown_name
-from topognn.graph import get_free_memory
 from topognn.kernels.host import read
+from topognn.memory import get_free_memory
 from topognn.shards.loading import load_layer
 from topognn.shards.planning import CheckpointPlan, StoredLayer, plan_checkpoint
 

@@ -75,8 +75,8 @@ class Outcome:
 
         normalized = self.topometrics.normalized()
         left_out = self.topometrics.left_out
-        for name in METRICS:
-            if name in self.topometrics or name in left_out:
+        for name in METRICS if left_out else self.topometrics:  # by default, in their own order
+            if name in METRICS and (name in self.topometrics or name in left_out):
                 column, value = METRICS[name].column, None if name in left_out else self.topometrics[name]
                 yield name, METRICS[name].group, value, column, normalized.get(column, math.nan)
 

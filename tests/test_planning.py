@@ -79,7 +79,8 @@ def test_bytes_and_routes_are_those_that_are_met(name: str, sparsity: float, sid
         if want.route != "rows":
             assert after == at_first, step
         assert most <= want.bytes + SLACK, step
-        assert want.bytes <= 3 * most + SLACK, step
+        if step.metrics[0] != "motifs":
+            assert want.bytes <= 3 * most + SLACK, step
 
 
 def test_named_topometrics_beyond_the_limit_are_an_error_before_anything_is_done(
@@ -99,7 +100,7 @@ def test_named_topometrics_beyond_the_limit_are_an_error_before_anything_is_done
 def test_by_default_what_is_beyond_the_limit_is_left_out(
     dense: topognn.MultipartiteGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = ("one_hop", "two_hop", "k_core", "cut_nodes", "cut_edges", "components", "effective_edges")
+    few = ("one_hop", "k_core", "cut_nodes", "cut_edges", "components", "effective_edges")
     monkeypatch.setattr("topognn.report.METRICS", {name: METRICS[name] for name in few})
     with topognn.memory_limit(get_held_memory(CPU) + 150 * MB):
         values = topognn.topometrics(dense)

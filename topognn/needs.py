@@ -36,12 +36,13 @@ _NEAR, _FAR = 3 * NS, 10 * NS  # an entry whose node is looked up, in the cache 
 _CACHE = 500_000  # nodes whose numbers a core's own cache holds
 _WEDGE = 0.25 * NS  # a pair of neighbours
 _WEIGHT, _NODE = 6 * NS, 10 * NS  # a weight of a mask that is walked; a number a node
+_JOINED = 30 * NS  # a weight in walks over channels
 _NARROW, _WIDE = 0.025 * NS, 0.07 * NS  # a dense multiplication in float32, in float64
 _LAYER = 2e-4  # a convolution, however small
 _BASIS = 4 * NS  # an entry of a vector that is made orthogonal to one of a basis
 _PRODUCTS = {"gap": 45, "radius": 40, "fiedler": 80}  # of Lanczos, in networks of all sizes: from a third to thrice
 
-Route = Literal["masks", "connections", "rows"]
+Route = Literal["masks", "channels", "connections", "rows"]
 RowsKind = tuple[Direction, bool]
 
 
@@ -49,8 +50,9 @@ class Need(NamedTuple):
     """What an analysis needs.
 
     Attributes:
-        route: ``"masks"``: from sums of masks; ``"connections"``: connection by connection, by convolutions or by
-            kernels that find edges and forget them; ``"rows"``: from the graph's rows.
+        route: ``"masks"``: from sums of masks; ``"channels"``: by classes of positions; ``"connections"``: connection
+            by connection, by convolutions or by kernels that find edges and forget them; ``"rows"``: from the graph's
+            rows.
         rows: Directions of those rows, and whether with weights.
         bytes: Beside the rows.
         seconds: Without those that it takes to build the rows.
@@ -110,6 +112,8 @@ def need_degrees(graph: MultipartiteGraph, names: Collection[str]) -> Need:
     """Return what sinks, sources, isolated nodes and one_hop need: degrees, which parallel edges make one of."""
     nodes, (total, largest) = graph.num_nodes, _weights(graph)
     seconds = nodes * _NODE + total * 2 * NS + len(graph.connections) * _LAYER
+    if graph.has_parallel_edges and graph.channels.found.are_whole:
+        return Need("channels", (), 32 * nodes + 4 * total, seconds + total * _JOINED)
     if graph.has_parallel_edges:
         return Need("rows", (("in", False), ("out", False)), 24 * nodes, seconds)
     return Need("masks", (), 24 * nodes + 8 * min(largest, 2**17), seconds)
@@ -123,7 +127,13 @@ def need_strength(graph: MultipartiteGraph, names: Collection[str]) -> Need:
 
 
 def need_two_hop(graph: MultipartiteGraph, names: Collection[str]) -> Need:
-    """Return what two_hop needs: classes of rows, and a bitmap a worker."""
+    """Return what two_hop needs: the channels that are joined; or classes of rows, and a bitmap a worker."""
+    if graph.channels.found.are_whole:
+        total, _ = _weights(graph)
+        kept = sum(kept.count for kept in graph.kept)
+        return Need(
+            "channels", (), 24 * graph.num_nodes + total + 36 * kept, total * _JOINED + graph.num_nodes * 2 * _NODE
+        )
     seconds = graph.num_uses * _entry(graph) + graph.num_nodes * 6 * _NODE
     workers = 8 * get_num_threads()
     return Need("rows", (("out", False),), graph.num_nodes * (80 + workers // 8), seconds)
@@ -221,7 +231,7 @@ def _search(graph: MultipartiteGraph, name: str, block: int, block_of_side: int)
     room, kept = plan_basis(block, min(block, 3), size)
     vectors = room + block + kept + 1
 
-    def need(route: Route) -> Need:
+    def need(route: Literal["connections", "rows"]) -> Need:
         item = 8 if route == "rows" else 4
         product = 2 * graph.num_uses * _entry(graph) / 3  # of one vector; entries stand in order
         if route == "connections":

@@ -21,7 +21,7 @@ class Step(NamedTuple):
 
     Attributes:
         metrics: Their names.
-        route: ``"masks"``, ``"connections"`` or ``"rows"``; see :class:`topognn.needs.Need`.
+        route: ``"masks"``, ``"channels"``, ``"connections"`` or ``"rows"``; see :class:`topognn.needs.Need`.
         bytes: Estimated, beyond what is held now.
         seconds: Estimated, from a third to thrice; what steps before have built counts there.
         fits: Whether that many bytes are free; True if that cannot be told.

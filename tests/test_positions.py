@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torchvision
 from hypothesis import HealthCheck, given, settings
 from torch import nn
 
@@ -15,14 +14,18 @@ from tests.test_fake_cuda import fake_graph, is_on_cuda
 from tests.test_neighbors import Mixed, sizes_by_product
 from topognn.kernels import host, launch
 from topognn.metrics import neighbors
+from topognn.metrics.motifs import can_count_by_channels, count_by_channels, count_by_rows, motifs
 from topognn.metrics.neighbors import count_two_hop_by_channels, count_two_hop_by_rows, get_two_hop_sizes
 from topognn.positions import counting
 from topognn.positions.blocks import find_blocks
 from topognn.positions.counting import count_dense, count_listed
 from topognn.positions.walks import Walks, find_walks
 
+TYPES = ("path", "claw", "cycle", "paw", "diamond", "clique", "total", "triangles")
 MODES = ("parametric", "all")
-NO_PRODUCT = {"permuted sum", "token mixing"}  # rows become columns, or channels
+NO_PRODUCT = {  # rows become columns, or channels, or channels rows; depth and height are one axis
+    *("permuted sum", "token mixing", "shuffled pixels", "linear signal, cubic volume")
+}
 
 
 def encode(architecture: Architecture, shortcuts: str) -> topognn.MultipartiteGraph:
@@ -74,6 +77,12 @@ def check_two_hop(graph: topognn.MultipartiteGraph) -> None:
                 check_ends(graph, walks)
 
 
+def check_motifs(graph: topognn.MultipartiteGraph) -> None:
+    if can_count_by_channels(graph):
+        got, want = vars(count_by_channels(graph)), vars(count_by_rows(graph))
+        assert {name: got[name].tolist() for name in TYPES} == {name: want[name].tolist() for name in TYPES}
+
+
 def check_degrees(graph: topognn.MultipartiteGraph) -> None:
     if graph.channels.found.are_whole:
         joined = adjacency(graph)
@@ -88,6 +97,7 @@ def test_named_architectures(name: str, shortcuts: str) -> None:
     assert graph.channels.found.are_whole == (name not in NO_PRODUCT)
     check_blocks(graph)
     check_two_hop(graph)
+    check_motifs(graph)
     check_degrees(graph)
 
 
@@ -98,6 +108,7 @@ def test_random_architectures(architecture: Architecture) -> None:
         graph = encode(architecture, shortcuts)
         check_blocks(graph)
         check_two_hop(graph)
+        check_motifs(graph)
         check_degrees(graph)
 
 
@@ -114,19 +125,21 @@ def test_both_counts_in_a_larger_network(sparsity: float, shortcuts: str, monkey
     for cost in (0.0, 1e9):
         monkeypatch.setattr(counting, "_MULTIPLICATIONS", cost)
         assert np.array_equal(get_two_hop_sizes(graph).numpy(), sizes_by_product(graph))
+        check_motifs(graph)
 
 
 def test_no_rows_are_made_where_edges_are_products() -> None:
-    model = torchvision.models.resnet18(num_classes=10)
-    graph = topognn.encode(model, (3, 64, 64), topognn.prune(model, "erk", 0.98))
+    model = Mixed()
+    graph = topognn.encode(model, (2, 34, 34), topognn.prune(model, "erk", 0.5))
     assert graph.has_parallel_edges  # overlapping pooling windows
     before = host.count_syncs()
-    values = topognn.topometrics(graph, ["two_hop", "one_hop", "sink_nodes", "removable_in_edges"])
+    values = topognn.topometrics(graph, ["two_hop", "motifs", "one_hop", "sink_nodes", "removable_in_edges"])
     assert host.count_syncs() == before + 1  # the number of edges, parallel ones combined
     assert not graph._rows
     rows = graph.rows("out")
     assert values["edges"] == rows.num_entries
     assert values["two_hop"] == neighbors.count_two_hop_by_rows(graph).double().mean()
+    assert values["motifs"] == count_by_rows(graph).total
 
 
 def test_signatures_do_not_multiply_with_resolution() -> None:
@@ -145,12 +158,24 @@ def test_height_and_width_share_what_is_found() -> None:
     assert all(walks.y is walks.x for walks in find_walks(found, True))
 
 
+def test_rows_are_taken_where_they_are_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = encode(NAMED["pool before conv"], "parametric")
+    want = topognn.topometrics(graph, ["two_hop", "motifs"]).tensor
+    assert not graph._rows
+    monkeypatch.setattr(counting, "_AN_EDGE", 0)
+    assert torch.equal(topognn.topometrics(graph, ["two_hop", "motifs"]).tensor, want)
+    assert set(graph._rows) == {"out", "both"}
+    monkeypatch.setattr("topognn.graph.get_free_memory", lambda device: 1)
+    assert graph.is_counted_by_channels(True)
+
+
 @pytest.mark.parametrize("cost", [0.0, 1e9])
 def test_two_hop_on_cuda_needs_no_sync(cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "_MULTIPLICATIONS", cost)
     for name in ("overlapping pool before conv", "dense concat", "grouped"):
         with fake_graph(name, "all") as graph:
             assert is_on_cuda(get_two_hop_sizes(graph), graph.in_degrees, graph.out_degrees)
+            assert is_on_cuda(neighbors.two_hop(graph), motifs(graph))
         kernels = {entry.kernel for entry in launch.recorded}
         assert ({"list_joined", "count_ends"} <= kernels) == (cost == 0.0)
 

@@ -18,6 +18,7 @@ from topognn.errors import GraphMemoryError, UnknownNameError
 from topognn.kernels.host import read
 from topognn.memory import format_bytes, get_free_memory
 from topognn.positions.channels import Channels
+from topognn.positions.counting import are_cheap
 from topognn.storage import load_parts, save_parts
 from topognn.tracing.layout import Connection, Layout, Partition
 
@@ -161,6 +162,16 @@ class MultipartiteGraph:
         """Its edges as products of channels, rows and columns, as far as they are: see :mod:`topognn.positions`."""
         return Channels(self._layout, self._kept)
 
+    def is_counted_by_channels(self, undirected: bool) -> bool:
+        """Tell whether to count walks of two steps by channels: that can be done, and rows are dearer or too large."""
+        if not self.channels.found.are_whole:
+            return False
+        if are_cheap(self.channels, undirected, self._num_uses):
+            return True
+        estimate = self.memory_estimate()
+        need = 2 * (estimate.undirected if undirected else estimate.csr)  # sorted or combined rows besides
+        return estimate.free is not None and need > estimate.free
+
     # -- degrees and strengths ------------------------------------------------------------------------------
 
     @property
@@ -263,8 +274,8 @@ class MultipartiteGraph:
         if free is not None and need > free:
             raise GraphMemoryError(
                 f"the rows of {self._num_uses:,} edges need {format_bytes(need)} on {self.device}, and "
-                f"{format_bytes(free)} are free. Degrees, strength, paths, components and spectra need no rows, "
-                "nor does two_hop in most networks; otherwise encode at a smaller input shape or a higher sparsity"
+                f"{format_bytes(free)} are free. Degrees, strength, paths, components and spectra need no rows, nor do "
+                "two_hop and motifs in most networks; otherwise encode at a smaller input shape or a higher sparsity"
             )
 
     def forget_rows(self) -> None:

@@ -23,12 +23,14 @@ from topognn.metrics.cores import k_core
 from topognn.metrics.cuts import biconnectivity
 from topognn.metrics.effective import find_effective
 from topognn.metrics.expansion import BLOCK, find_expansion
-from topognn.metrics.motifs import motifs4
+from topognn.metrics.motifs import motifs4, prefers_channels
 from topognn.metrics.paths import find_paths, find_weighted_paths
 from topognn.metrics.spectral import spectral_gap, spectral_radius
 from topognn.metrics.strength import strength
 from topognn.operators.matrix import prefers_rows
 from topognn.operators.sides import find_sides
+from topognn.positions.counting import find_cost
+from topognn.positions.walks import find_walks
 
 NS = 1e-9
 _FILL, _SORT = 5 * NS, 40 * NS  # an entry of rows; one more where parallel edges are combined
@@ -37,6 +39,7 @@ _CACHE = 500_000  # nodes whose numbers a core's own cache holds
 _WEDGE = 0.25 * NS  # a pair of neighbours
 _WEIGHT, _NODE = 6 * NS, 10 * NS  # a weight of a mask that is walked; a number a node
 _JOINED = 30 * NS  # a weight in walks over channels
+_COUNTED, _WALKS = 0.08 * NS, 5e-4  # a multiplication of theirs; all between two partitions, however few
 _NARROW, _WIDE = 0.025 * NS, 0.07 * NS  # a dense multiplication in float32, in float64
 _LAYER = 2e-4  # a convolution, however small
 _BASIS = 4 * NS  # an entry of a vector that is made orthogonal to one of a basis
@@ -128,19 +131,25 @@ def need_strength(graph: MultipartiteGraph, names: Collection[str]) -> Need:
 
 def need_two_hop(graph: MultipartiteGraph, names: Collection[str]) -> Need:
     """Return what two_hop needs: the channels that are joined; or classes of rows, and a bitmap a worker."""
-    if graph.channels.found.are_whole:
-        total, _ = _weights(graph)
-        kept = sum(kept.count for kept in graph.kept)
-        return Need(
-            "channels", (), 24 * graph.num_nodes + total + 36 * kept, total * _JOINED + graph.num_nodes * 2 * _NODE
-        )
+    if graph.is_counted_by_channels(undirected=False):
+        return _count_by_channels(graph, undirected=False)
     seconds = graph.num_uses * _entry(graph) + graph.num_nodes * 6 * _NODE
     workers = 8 * get_num_threads()
     return Need("rows", (("out", False),), graph.num_nodes * (80 + workers // 8), seconds)
 
 
+def _count_by_channels(graph: MultipartiteGraph, undirected: bool) -> Need:
+    cost, (total, _) = find_cost(graph.channels, undirected), _weights(graph)
+    walks = len(find_walks(graph.channels.found, undirected))
+    seconds = cost.multiplications * _COUNTED + walks * _WALKS + total * _JOINED
+    degrees = 40 * graph.num_nodes if undirected else 0
+    return Need("channels", (), cost.bytes + degrees, seconds + graph.num_nodes * _NODE)
+
+
 def need_motifs(graph: MultipartiteGraph, names: Collection[str]) -> Need:
-    """Return what motifs need: rows in another order, a counter an edge, one a node and worker."""
+    """Return what motifs need: the channels that are joined; or rows in another order, a counter an edge, one a node and worker."""
+    if prefers_channels(graph):
+        return _count_by_channels(graph, undirected=True)
     nodes, entries = graph.num_nodes, 2 * graph.num_uses
     wedges = 2 * entries * entries / max(1, nodes)  # degrees vary about as much as they are large
     size = nodes * (64 + 4 * 8 * get_num_threads()) + 2 * _index(graph) * entries

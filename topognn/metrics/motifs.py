@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from topognn.encoding.rows import Rows
+from topognn.graph import MultipartiteGraph
 from topognn.kernels.launch import get_num_threads
 from topognn.kernels.motifs import count_wedges, sum_shared
 from topognn.kernels.ranking import RANK_BITS, count_neighbors, rank_row
 from topognn.plain_graph import Graph
+from topognn.positions.subgraphs import count_subgraphs
 
 _SCRATCH = 2**31  # bytes of counters at most on a GPU, where many workers run at once
 _LIMIT = 2**31 - 1  # of a counter
@@ -63,17 +65,22 @@ def motifs(graph: Graph) -> Tensor:
 def motifs4(graph: Graph, per_node: bool = False) -> Motifs:
     """Count the connected induced subgraphs on four nodes by type, exactly, directions forgotten.
 
-    Parallel edges count once and self-loops not at all. Counts wedges under an order of the nodes by degree,
-    so time grows with the sum over edges of the smaller degree, and with triangles times degree. Makes no
-    host sync. Takes 64 bytes a node, 16 bytes an edge, and 4 bytes a node for each worker: 8 a thread on a
-    CPU, as many as fit in 2 GiB (and at least 32) on a GPU.
+    Parallel edges count once and self-loops not at all. In a network whose edges are products of channels, rows and
+    columns (all but those that turn an image or mix tokens) walks of two steps are counted by channels (see
+    :mod:`topognn.positions.walks`), unless rows are cheaper, or four of its partitions are joined in pairs, as where
+    layers read several concatenated ones: without a matrix, at a cost that hardly depends on the input's resolution.
+
+    Otherwise counts wedges over the graph's rows under an order of the nodes by degree, so time grows with the sum over
+    edges of the smaller degree, and with triangles times degree. Takes 64 bytes a node, 16 bytes an edge, and 4 bytes a
+    node for each worker: 8 a thread on a CPU, as many as fit in 2 GiB (and at least 32) on a GPU. Neither makes a host
+    sync.
 
     Exact as long as degrees are below 2**30 and no count, the sums from which they are subtracted included,
     reaches 2**63; of the sums, claws get there first, with a node of degree 2.6 million.
 
     Args:
         graph: The graph; its rows must ascend.
-        per_node: Whether to count triangles and 4-cycles at each node too, in up to three times the time.
+        per_node: Whether to count triangles and 4-cycles at each node too: by rows, in up to three times the time.
 
     Source:
         Wang et al., *Vertex priority based butterfly counting*, VLDB 2019 (4-cycles); induced counts by
@@ -84,6 +91,33 @@ def motifs4(graph: Graph, per_node: bool = False) -> Motifs:
     >>> int(found.path), int(found.claw), int(found.cycle), int(found.total)
     (18, 7, 0, 25)
     """
+    if isinstance(graph, MultipartiteGraph) and not per_node and prefers_channels(graph):
+        return count_by_channels(graph)
+    return count_by_rows(graph, per_node)
+
+
+def can_count_by_channels(graph: MultipartiteGraph) -> bool:
+    """Tell whether all edges are products of channels, rows and columns, and no four nodes can be a clique."""
+    found = graph.channels.found
+    return found.are_whole and not found.may_have_cliques
+
+
+def prefers_channels(graph: MultipartiteGraph) -> bool:
+    """Tell whether motifs are counted by channels, not by rows."""
+    return can_count_by_channels(graph) and graph.is_counted_by_channels(undirected=True)
+
+
+def count_by_channels(graph: MultipartiteGraph) -> Motifs:
+    """Return :func:`motifs4` without a matrix."""
+    degrees = graph.in_degrees + graph.out_degrees
+    found = count_subgraphs(graph.channels, graph.partitions, degrees)
+    none = torch.zeros_like(found.cycles)
+    parts = (found.cycles, found.triangles // 3 * 2, none, found.edges, found.pairs, found.ends)
+    return Motifs(*_combine(degrees, *parts))
+
+
+def count_by_rows(graph: Graph, per_node: bool = False) -> Motifs:
+    """Return :func:`motifs4` from the rows of neighbours."""
     nodes, device = graph.num_nodes, graph.device
     order, ranked, splits = _rank(graph.rows("both"), nodes)
     on_cpu = device.type == "cpu"

@@ -14,7 +14,7 @@ from topognn.kernels.launch import get_num_threads
 from topognn.kernels.two_hop import count_two_hop
 from topognn.plain_graph import Graph
 from topognn.positions.counting import count_all
-from topognn.positions.grids import spread_over_nodes
+from topognn.positions.grids import add_over_nodes, spread_over_nodes
 from topognn.positions.walks import find_walks
 
 _SCRATCH = 2**28  # bytes of bitmaps at most on a GPU, where many workers run at once
@@ -42,18 +42,23 @@ def two_hop(graph: Graph) -> Tensor:
     >>> two_hop(example_graph())
     tensor(2.1053, dtype=torch.float64)
     """
-    return get_two_hop_sizes(graph).double().mean()
+    if isinstance(graph, MultipartiteGraph) and graph.is_counted_by_channels(undirected=False):
+        total = torch.full((), graph.num_nodes, dtype=torch.int64, device=graph.device)
+        for walks in find_walks(graph.channels.found, undirected=False):
+            total += add_over_nodes(count_all(graph.channels, walks).reached, walks.y.counts, walks.x.counts)
+        return total.double() / graph.num_nodes
+    return count_two_hop_by_rows(graph).double().mean()
 
 
 def get_two_hop_sizes(graph: Graph) -> Tensor:
     """Return for each node how many nodes are at directed distance <= 2, itself included; int64 ``(nodes,)``.
 
     In a network whose edges are products of channels, rows and columns (all but those that turn an image or mix
-    tokens) walks of two steps are counted by channels (see :mod:`topognn.positions.walks`): at a cost that hardly
-    depends on the input's resolution. Otherwise distinct nodes are counted over the CSR, for one node of every class of
-    nodes that look alike (see :func:`find_two_hop_classes`).
+    tokens) walks of two steps are counted by channels (see :mod:`topognn.positions.walks`), unless rows are cheaper:
+    without a matrix, at a cost that hardly depends on the input's resolution. Otherwise distinct nodes are counted over
+    the CSR, for one node of every class of nodes that look alike (see :func:`find_two_hop_classes`).
     """
-    if isinstance(graph, MultipartiteGraph) and graph.channels.found.are_whole:
+    if isinstance(graph, MultipartiteGraph) and graph.is_counted_by_channels(undirected=False):
         return count_two_hop_by_channels(graph)
     return count_two_hop_by_rows(graph)
 

@@ -79,8 +79,18 @@ class Blocks(NamedTuple):
 
     @property
     def are_whole(self) -> bool:
-        """Whether every edge is in a block."""
-        return None not in self.blocks.values()
+        """Whether every edge is in a block, none within a partition and none back between the same two."""
+        return None not in self.blocks.values() and not any((q, p) in self.blocks for p, q in self.blocks)
+
+    @property
+    def may_have_cliques(self) -> bool:
+        """Whether any four partitions are joined in pairs: only there can four nodes be."""
+        near: dict[int, set[int]] = {}
+        for p, q in self.blocks:
+            near.setdefault(p, set()).add(q)
+            near.setdefault(q, set()).add(p)
+        shared = (near[p] & near[q] for p, q in self.blocks)
+        return any(near[r] & both for both in shared for r in both)
 
 
 def find_blocks(layout: Layout) -> Blocks:

@@ -29,6 +29,7 @@ class Channels:
     def __init__(self, layout: Layout, kept: tuple[KeptWeights, ...]) -> None:
         self.found: Blocks = find_blocks(layout)
         self._layout, self._kept = layout, kept
+        self.costs: dict[bool, tuple[float, int]] = {}  # see topognn.positions.counting
         self._joined: dict[tuple[int, int], Tensor] = {}
         self._lists: dict[tuple[int, int, bool], Lists] = {}
 
@@ -60,6 +61,11 @@ class Channels:
             list_joined.launch(rows.shape[0], rows, indptr, indices, work=rows.shape[1])
             self._lists[key] = Lists(indptr, indices)
         return self._lists[key]
+
+    def size_of(self, block: Block) -> int:
+        """Return the number of channels that a block could join, over all kinds."""
+        channels = self.found.grids[block.source].channels * self.found.grids[block.target].channels
+        return block.of_y.shape[0] * block.of_x.shape[0] * channels
 
     def most(self, block: Block) -> int:
         """Return how many entries a block's lists have at most: as many, where no windows overlap."""

@@ -12,11 +12,12 @@ from torch import Tensor
 from topognn.kernels.launch import get_num_threads
 from topognn.kernels.walks import count_ends
 from topognn.positions.channels import Channels, Lists
-from topognn.positions.grids import Ints, to_device
-from topognn.positions.walks import Signatures, Walks
+from topognn.positions.grids import to_device
+from topognn.positions.walks import Walks, find_walks
 
-_AT_ONCE = 2**22  # counts in memory at a time
+_AT_ONCE = 2**20  # counts in memory at a time
 _WORKERS = 2**12  # on a GPU
+_AN_EDGE = 1500  # multiplications that take as long as an edge does in the rows of a graph
 _MULTIPLICATIONS = 15  # that a dense product makes while a list goes one step on
 
 
@@ -43,6 +44,54 @@ def count_all(channels: Channels, walks: Walks) -> Ends:
         return Ends(none, none, none, none)
     steps, multiplications = estimate(channels, walks)
     return count_listed(channels, walks) if steps * _MULTIPLICATIONS < multiplications else count_dense(channels, walks)
+
+
+class Cost(NamedTuple):
+    """What it takes to count the ends of all walks.
+
+    Attributes:
+        multiplications: About; steps along lists as many as they take as long as.
+        bytes: At most, about: of channels and lists, and of one count at a time.
+    """
+
+    multiplications: float
+    bytes: int
+
+
+def find_cost(channels: Channels, undirected: bool) -> Cost:
+    """Return what it takes to count the ends of all walks; found once a graph."""
+    if undirected not in channels.costs:
+        total, most = 0.0, 0
+        for walks in find_walks(channels.found, undirected):
+            steps, dense = estimate(channels, walks)
+            total += min(_MULTIPLICATIONS * steps, dense)
+            most = max(most, _estimate_bytes(channels, walks, _MULTIPLICATIONS * steps < dense))
+        blocks = [block for block in channels.found.blocks.values() if block is not None]
+        sizes = [(channels.most(block), channels.size_of(block)) for block in blocks]
+        held = sum(size + 12 * (2 if undirected else 1) * kept for kept, size in sizes)
+        channels.costs[undirected] = total, most + held + max((size for _, size in sizes), default=0)
+    return Cost(*channels.costs[undirected])
+
+
+def are_cheap(channels: Channels, undirected: bool, num_uses: int) -> bool:
+    """Tell whether walks are sooner counted by channels than along the rows of a graph of ``num_uses`` edges.
+
+    They are, but where a layer reads a flattened image, in a sparse network: many signatures meet there.
+    """
+    return find_cost(channels, undirected).multiplications <= _AN_EDGE * num_uses
+
+
+def _estimate_bytes(channels: Channels, walks: Walks, listed: bool) -> int:
+    grids = channels.found.grids
+    sources, targets = grids[walks.source].channels, grids[walks.target].channels
+    pairs = walks.y.counts.shape[1] * walks.x.counts.shape[1]
+    if listed:
+        return 8 * min(sources * pairs, 8 * get_num_threads()) * targets + 32 * sources * pairs
+    words = [y[0].size * x[0].size for y, x in zip(walks.y.steps, walks.x.steps, strict=True)] if pairs else []
+    entries = max([pairs, *words]) * targets
+    return 40 * min(sources * entries, max(entries, _AT_ONCE)) + 4 * sum(
+        channels.size_of(b.block) for _, b in walks.ways
+    )
 
 
 def estimate(channels: Channels, walks: Walks) -> tuple[float, float]:
@@ -81,7 +130,7 @@ def count_listed(channels: Channels, walks: Walks) -> Ends:
             table[number, [0, 2]] = table[number - 1, [0, 2]] + rows
     steps, _ = estimate(channels, walks)
     workers = min(items, 8 * get_num_threads() if device.type == "cpu" else _WORKERS)
-    words = [to_device(array, device) for axis in (walks.y, walks.x) for array in _list_words(axis)]
+    words = [to_device(array, device) for a in (walks.y, walks.x) for array in (a.indptr, a.words, a.edges)]
     seen = torch.zeros(workers, targets, dtype=torch.int64, device=device)
     counts = torch.zeros(4 * items, dtype=torch.int64, device=device)
     count_ends.launch(
@@ -100,21 +149,6 @@ def _chain(lists: list[Lists]) -> Lists:
     begins = itertools.accumulate((one.indices.numel() for one in lists), initial=0)
     indptr = torch.cat([one.indptr + begin for one, begin in zip(lists, begins, strict=False)])
     return Lists(indptr, torch.cat([one.indices for one in lists]))
-
-
-def _list_words(axis: Signatures) -> tuple[Ints, Ints, Ints]:
-    """Return pointers by signature and way, words (first kind, second kind, times), and the edges' kinds."""
-    count, number = axis.counts.shape[1], len(axis.steps)
-    lengths = np.zeros((count, number), dtype=np.int64)
-    parts = [np.zeros((0, 5), dtype=np.int64)]
-    for way, steps in enumerate(axis.steps):
-        signature, first, second = np.nonzero(steps)
-        lengths[:, way] = (steps > 0).sum((1, 2))
-        at = np.full(signature.size, way)
-        parts.append(np.stack([signature, at, first, second, steps[signature, first, second]], 1))
-    words = np.concatenate(parts)
-    words = words[np.lexsort((words[:, 1], words[:, 0]))]
-    return np.concatenate([[0], lengths.reshape(-1).cumsum()]), np.ascontiguousarray(words[:, 2:]), axis.edges
 
 
 def count_dense(channels: Channels, walks: Walks) -> Ends:

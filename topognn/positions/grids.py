@@ -50,6 +50,12 @@ class Grid(NamedTuple):
         """Return ``(channels, height, width)`` values by node."""
         return (values.permute(1, 2, 0) if self.last else values).reshape(-1)
 
+    def unflatten(self, values: Tensor) -> Tensor:
+        """Return values by node as ``(channels, height, width)``."""
+        if self.last:
+            return values.view(self.height, self.width, self.channels).permute(2, 0, 1)
+        return values.view(self.channels, self.height, self.width)
+
 
 def to_device(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
     """Return an array of the host as a tensor on a device."""
@@ -68,7 +74,14 @@ def spread_over_nodes(grid: Grid, values: Tensor, y: Ints, x: Ints) -> Tensor:
         int64 ``(nodes,)``; exact as long as sums stay below 2**53.
     """
     by_y, by_x = (to_device(counts.astype(np.float64), values.device) for counts in (y, x))
-    return grid.flatten(torch.einsum("ya,abc,xb->cyx", by_y, values.double(), by_x)).to(torch.int64)
+    rows = (by_y @ values.double().reshape(values.shape[0], -1)).view(len(y), *values.shape[1:])
+    return grid.flatten((by_x @ rows).permute(2, 0, 1)).to(torch.int64)
+
+
+def add_over_nodes(values: Tensor, y: Ints, x: Ints) -> Tensor:
+    """Return the sum of what :func:`spread_over_nodes` returns; int64 scalar, exact below 2**63."""
+    times = to_device(np.outer(y.sum(0), x.sum(0)), values.device)
+    return (values.sum(2) * times).sum()
 
 
 class Maps(NamedTuple):

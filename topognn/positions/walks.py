@@ -55,11 +55,15 @@ class Signatures(NamedTuple):
         steps: For each way through a middle partition, int64 ``(signatures, kinds of first step, of second step)``.
         edges: int64 ``(signatures,)``: the kind of the edge between the two; -1 = none.
         counts: int64 ``(coordinates, signatures)``: how often each occurs among the pairs of a coordinate.
+        words: int64 ``(words, 3)``: first kind, second kind and how many steps go there, by signature and then by way.
+        indptr: int64 ``(signatures * ways + 1,)``: where in ``words`` each signature's of each way begin.
     """
 
     steps: tuple[Ints, ...]
     edges: Ints
     counts: Ints
+    words: Ints
+    indptr: Ints
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +86,11 @@ class Walks:
 
 
 def find_walks(found: Blocks, undirected: bool) -> list[Walks]:
-    """Return the walks between all partitions that two steps join, or one; with ``undirected`` each pair once."""
+    """Return the walks between all partitions that two steps join, or one.
+
+    With ``undirected`` steps may go against edges, and each pair of partitions comes once; twice, from either side,
+    where there can be triangles.
+    """
     key = "undirected" if undirected else "directed"
     if key not in found.walks:
         blocks = [b for b in found.blocks.values() if b is not None and b.of_y.size and b.of_x.size]
@@ -99,8 +107,8 @@ def find_walks(found: Blocks, undirected: bool) -> list[Walks]:
                 for second in leaving.get(first.ends[1], ()):
                     ways.setdefault(second.ends[1], []).append((first, second))
             for target in sorted(ways):
-                if not undirected or target >= source:
-                    direct = next((step for step in leaving[source] if step.ends[1] == target), None)
+                direct = next((step for step in leaving[source] if step.ends[1] == target), None)
+                if not undirected or target >= source or (ways[target] and direct):
                     walks.append(_make_walks(found, source, target, ways[target], direct))
         found.walks[key] = walks
     result: list[Walks] = found.walks[key]  # type: ignore[assignment]
@@ -140,12 +148,34 @@ def _find_signatures(ways: Sequence[tuple[Ints, Ints]], direct: Ints | None, sha
     columns.append(np.zeros((shape[0] * shape[1], 1), np.int64) if direct is None else direct.reshape(-1, 1) + 1)
     signature = np.concatenate(columns, 1)
     pairs = np.flatnonzero(signature.any(1))
-    distinct, numbers = np.unique(signature[pairs], axis=0, return_inverse=True)
-    numbers = numbers.reshape(-1)
+    distinct, numbers = _find_distinct(signature[pairs])
     counts = np.zeros((shape[0], len(distinct)), dtype=np.int64)
     np.add.at(counts, (pairs // shape[1], numbers), 1)
     steps, begin = [], 0
     for a, b in sizes:
         steps.append(distinct[:, begin : begin + a * b].reshape(len(distinct), a, b))
         begin += a * b
-    return Signatures(tuple(steps), distinct[:, -1] - 1, counts)
+    return Signatures(tuple(steps), distinct[:, -1] - 1, counts, *_list_words(steps, len(distinct)))
+
+
+def _find_distinct(rows: Ints) -> tuple[Ints, Ints]:
+    """Return the different rows of a table, and which of them each row is: by fingerprints, which are then checked."""
+    odd = np.random.default_rng(0).integers(1, 2**62, rows.shape[1]) | 1
+    _, first, numbers = np.unique(rows @ odd, return_index=True, return_inverse=True)
+    distinct, numbers = rows[first], numbers.reshape(-1)
+    if np.array_equal(distinct[numbers], rows):
+        return distinct, numbers
+    distinct, numbers = np.unique(rows, axis=0, return_inverse=True)
+    return distinct, numbers.reshape(-1)
+
+
+def _list_words(ways: Sequence[Ints], signatures: int) -> tuple[Ints, Ints]:
+    lengths = np.zeros((signatures, len(ways)), dtype=np.int64)
+    parts = [np.zeros((0, 5), dtype=np.int64)]
+    for way, steps in enumerate(ways):
+        signature, first, second = np.nonzero(steps)
+        lengths[:, way] = (steps > 0).sum((1, 2))
+        parts.append(np.stack([signature, np.full_like(first, way), first, second, steps[steps > 0]], 1))
+    words = np.concatenate(parts)
+    words = words[np.lexsort((words[:, 1], words[:, 0]))]
+    return np.ascontiguousarray(words[:, 2:]), np.concatenate([[0], lengths.reshape(-1).cumsum()])

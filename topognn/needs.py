@@ -147,7 +147,7 @@ def _count_by_channels(graph: MultipartiteGraph, undirected: bool) -> Need:
 
 
 def need_motifs(graph: MultipartiteGraph, names: Collection[str]) -> Need:
-    """Return what motifs need: the channels that are joined; or rows in another order, a counter an edge, one a node and worker."""
+    """Return what motifs need: joined channels; or rows in another order, a counter an edge, one a node and worker."""
     if prefers_channels(graph):
         return _count_by_channels(graph, undirected=True)
     nodes, entries = graph.num_nodes, 2 * graph.num_uses

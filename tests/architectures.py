@@ -125,6 +125,7 @@ MOVES: dict[str, Callable[..., Tensor]] = {
     "unsqueeze": lambda x, dim: x.unsqueeze(dim),
     "cat": lambda *xs, dim=1: torch.cat(xs, dim),
     "stack": lambda *xs, dim=1: torch.stack(xs, dim),
+    "unfold": lambda x, kernel, **options: F.unfold(x, kernel, **options),
     "nearest": lambda x, scale=None, size=None: F.interpolate(x, size, scale, "nearest"),
 }
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -403,6 +404,7 @@ class _Sketch:
             "squeeze": lambda: {"dim": dim},
             "unsqueeze": lambda: {"dim": dim},
             "nearest": lambda: {"scale": 2},
+            "unfold": lambda: {"kernel": self.whole(1, 2), "padding": self.whole(0, 1), "stride": self.whole(1, 2)},
         }
         one = step(op, x, **params[op]())
         made, found = self.tried(one), dict(one.params)
@@ -608,6 +610,8 @@ linear signal, cubic volume | 2,5 | conv1d 0 out=2; interpolate 1 mode=linear sc
     unsqueeze 3 dim=3; unsqueeze 4 dim=4; interpolate 5 mode=trilinear size=(4,2,2); conv3d 6 out=1 kernel=2
 shuffled pixels | 4,2,3 | conv2d 0 out=4; pixel_shuffle 1 upscale_factor=2; conv2d 2 out=1 kernel=3 padding=1;
     pixel_unshuffle 3 downscale_factor=2; conv2d 4 out=2
+patches | 2,4,4 | conv2d 0 out=2; unfold 1 kernel=(2,3) padding=1 stride=2 dilation=1; transpose 2 a=1 b=2;
+    linear 3 out=3; mean 4 dims=(1,); linear 5 out=2
 gate after a pool | 2,4,4 | conv2d 0 out=4 groups=2; mean 1 dims=(2,3) keepdim=True; conv2d 2 out=1; relu_ 3;
     conv2d 4 out=4; activation 5 kind=hardsigmoid; mul 6 1; conv2d 7 out=2 kernel=3 padding=1
 dead end | 2,3,3 | conv2d 0 out=3; conv2d 1 out=3; narrow 2 dim=1 start=0 length=1; flatten 3; linear 4 out=2

@@ -118,10 +118,18 @@ def test_unsupported_operation_is_named(function: Callable[[Tensor], Tensor], na
         topognn.encode(model, (4,))
 
 
-def test_recurrent_layer_is_unsupported() -> None:
-    model = nn.LSTM(3, 3)
-    with pytest.raises(topognn.TopognnError):
-        topognn.encode(model, (2, 3))
+@pytest.mark.parametrize(("cell", "name"), [(nn.LSTM, "lstm"), (nn.GRU, "gru"), (nn.LSTMCell, "lstm_cell")])
+def test_recurrent_cells_are_unsupported(cell: type[nn.Module], name: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory = cell(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.memory(x)[0]
+
+    with pytest.raises(topognn.UnsupportedOperation, match=rf"operation '{name}' in memory .* Supported: conv1d"):
+        topognn.encode(Net(), (3,) if "Cell" in cell.__name__ else (2, 3))
 
 
 def test_shortcuts_value() -> None:

@@ -180,3 +180,24 @@ def test_activations_are_transparent(activation: Callable[[Tensor], Tensor]) -> 
     layout = topognn.trace(Net(), (3,))
     assert [p.name for p in layout.partitions] == ["input", "a", "b"]
     assert all(c.support is None for c in layout.connections)
+
+
+@pytest.mark.parametrize("dim", [1, -1])
+def test_gated_linear_units_are_products_of_halves(dim: int) -> None:
+    class Net(nn.Module):
+        def __init__(self, gated: bool) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv1d(2, 4, 1), nn.Linear(6 if dim > 0 else 3, 2)
+            self.gated = gated
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            if self.gated:
+                return self.b(F.glu(x, dim))
+            left, right = x.chunk(2, dim)
+            return self.b(left * right.sigmoid())
+
+    masks = {"a.weight": torch.ones(4, 2, 1), "b.weight": torch.ones(2, 6 if dim > 0 else 3)}
+    glu, product = (topognn.encode(Net(gated), (2, 6), masks) for gated in (True, False))
+    assert glu.num_edges == product.num_edges > 0
+    assert torch.equal(glu.csr.indptr, product.csr.indptr) and torch.equal(glu.csr.indices, product.csr.indices)

@@ -107,6 +107,12 @@ class Propagation:
         if name in operations.POOLING:
             pooled = Value(operations.pool(name, ids, shape_of(node), node.args[1:]), fresh)
             return [pooled, pooled] if isinstance(node.meta["val"], tuple | list) else pooled
+        if name == "glu":
+            dim = int(node.args[1]) if len(node.args) > 1 else -1  # type: ignore[arg-type]
+            axis = dim if dim < 0 else dim + 1
+            return Value(operations.unite(torch.cat(ids.chunk(2, axis))), None)
+        if name == "im2col":
+            return Value(resampling.unfold(node.target, ids, node.args[1:]), fresh)
         if name in resampling.INTERPOLATING:
             return Value(resampling.interpolate(name, ids, shape_of(node), node.args[1:]), fresh)
         if name in operations.REDUCING:

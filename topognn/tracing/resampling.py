@@ -41,6 +41,11 @@ def interpolate(name: str, ids: Tensor, output: Sequence[int], args: Sequence[An
     return unite(gather_windows(ids, windows))
 
 
+def unfold(target: Any, ids: Tensor, args: Sequence[Any]) -> Tensor:
+    """Return the ids of the patches that an unfolding (im2col) makes; it pads with 0, which is none here."""
+    return torch.stack([target(layer.double() + 1, *args).long() - 1 for layer in ids])
+
+
 def _find_window(kind: str, size: int, out: int, align_corners: bool, scale: float | None) -> Tensor:
     """Return int64 ``(out, most pixels)``: the pixels of a line that each pixel of its image is made of; -1 = none."""
     lines = torch.eye(size, dtype=torch.float64)[:, None, None, :]

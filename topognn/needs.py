@@ -33,6 +33,7 @@ from topognn.positions.counting import find_cost
 from topognn.positions.walks import find_walks
 
 NS = 1e-9
+START = 5e-3  # any step, however small
 _FILL, _SORT = 5 * NS, 40 * NS  # an entry of rows; one more where parallel edges are combined
 _NEAR, _FAR = 3 * NS, 10 * NS  # an entry whose node is looked up, in the cache or not
 _CACHE = 500_000  # nodes whose numbers a core's own cache holds

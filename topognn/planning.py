@@ -11,7 +11,7 @@ from topognn.encoding.multipartite import encode
 from topognn.graph import MultipartiteGraph
 from topognn.masks import Masks
 from topognn.memory import get_free_memory, get_held_memory
-from topognn.needs import RowsKind, get_rows_seconds, get_total_bytes
+from topognn.needs import START, RowsKind, get_rows_seconds, get_total_bytes
 from topognn.report import check_names, group_needs
 from topognn.tracing.layout import Layout
 
@@ -104,7 +104,7 @@ def plan(
     steps = []
     for need_of, names in group_needs(check_names(metrics)).items():
         need = need_of(graph, names)
-        size, seconds = get_total_bytes(graph, need), need.seconds
+        size, seconds = get_total_bytes(graph, need), START + need.seconds
         fits = free is None or size <= free
         for kind in need.rows:
             if kind not in built and not graph.has_rows(*kind):

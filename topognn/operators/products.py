@@ -19,6 +19,8 @@ from topognn.kernels.products import add_holders
 from topognn.operators.volumes import convolve_volume, convolve_volume_back, count_volume_uses, is_volume
 from topognn.tracing.layout import Connection, Layout, swap_channels
 
+_GATHERED_TOGETHER = 2**15  # elements that are looked up at a time
+
 
 def get_window(layout: Layout, connection: Connection) -> tuple[int, int]:
     """Return the first node of a connection's first source partition, and one past the last node of its last."""
@@ -71,10 +73,11 @@ def gather_elements(connection: Connection, values: Tensor, first: int) -> Tenso
         return values[:, connection.source - first : connection.source - first + connection.num_elements]
     padded = F.pad(values, (1, 0))  # where -1 points
     total = None
-    for nodes in connection.support:
-        index = (nodes - (first - 1)).clamp(min=0)
+    # Few elements that stand for many nodes, as hubs of attention do, are gathered many layers at a time.
+    for nodes in connection.support.split(max(1, _GATHERED_TOGETHER // connection.num_elements)):
+        index = (nodes - (first - 1)).clamp(min=0).view(-1)
         # Row by row: index_select of a matrix's columns is many times slower on the CPU.
-        taken = torch.stack([row.index_select(0, index) for row in padded])
+        taken = torch.stack([row.index_select(0, index) for row in padded]).view(-1, *nodes.shape).sum(1)
         total = taken if total is None else total + taken
     assert total is not None
     return total

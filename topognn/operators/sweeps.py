@@ -114,7 +114,7 @@ def sweep_forward(
                 continue
             terms = [_push(layout, layout.connections[k], weights[k], found) for k in entering[number]]
             if number in layout.inputs:
-                terms.append((torch.ones_like(found.values[0]), torch.zeros_like(found.exponents[0])))
+                terms.append((torch.ones_like(found.values[number]), torch.zeros_like(found.exponents[number])))
             _settle(found, number, terms, saturate, before)
     return found
 

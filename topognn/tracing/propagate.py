@@ -343,7 +343,7 @@ class Propagation:
         use = LayerUse(
             *(layer, name, form, is_linear, ids, len(self.blocks) - 1, tuple(order_ids.shape), one, (0, 0), one, count),
             parameter_shape=whole,
-            entries=None if torch.equal(index.view(-1), torch.arange(math.prod(whole))) else index,
+            entries=None if torch.equal(index.reshape(-1), torch.arange(math.prod(whole))) else index,
             order=order_ids,
         )
         self.uses.append(use)

@@ -314,8 +314,8 @@ def test_windows() -> None:
     assert hubs(layout, "scores") == [(4, 2)] * 2 and hubs(layout, "values") == [(4, 2, 2)] * 2
     shifted = next(c for c in layout.connections if c.layer == "features.1.1.attn.values")
     assert shifted.support is not None and shifted.support.shape == (4, 16)
-    second = SwinTransformer([2, 2], 4, [1], [2], [2, 2], num_classes=3, block=SwinTransformerBlockV2)
-    assert hubs(topognn.trace(second, (3, 8, 8)), "values") == [(4, 2, 2)]
+    second = SwinTransformer([2, 2], 4, [2], [2], [2, 2], num_classes=3, block=SwinTransformerBlockV2)
+    assert hubs(topognn.trace(second, (3, 8, 8)), "values") == [(4, 2, 2)] * 2
 
 
 def test_windows_and_grids() -> None:

@@ -74,7 +74,7 @@ def gather_elements(connection: Connection, values: Tensor, first: int) -> Tenso
     padded = F.pad(values, (1, 0))  # where -1 points
     total = None
     # Few elements that stand for many nodes, as hubs of attention do, are gathered many layers at a time.
-    for nodes in connection.support.split(max(1, _GATHERED_TOGETHER // connection.num_elements)):
+    for nodes in torch.split(connection.support, max(1, _GATHERED_TOGETHER // connection.num_elements)):
         index = (nodes - (first - 1)).clamp(min=0).view(-1)
         # Row by row: index_select of a matrix's columns is many times slower on the CPU.
         taken = torch.stack([row.index_select(0, index) for row in padded]).view(-1, *nodes.shape).sum(1)

@@ -24,7 +24,7 @@ from topognn.positions.walks import Walks, find_walks
 TYPES = ("path", "claw", "cycle", "paw", "diamond", "clique", "total", "triangles")
 MODES = ("parametric", "all")
 NO_PRODUCT = {  # rows become columns, or channels, or channels rows; depth and height are one axis
-    *("permuted sum", "token mixing", "shuffled pixels", "linear signal, cubic volume")
+    *("permuted sum", "token mixing", "shuffled pixels", "patches", "linear signal, cubic volume")
 }
 
 

@@ -65,7 +65,7 @@ class Channels:
     def size_of(self, block: Block) -> int:
         """Return the number of channels that a block could join, over all kinds."""
         channels = self.found.grids[block.source].channels * self.found.grids[block.target].channels
-        return block.of_y.shape[0] * block.of_x.shape[0] * channels
+        return len(block.of_y) * len(block.of_x) * channels
 
     def most(self, block: Block) -> int:
         """Return how many entries a block's lists have at most: as many, where no windows overlap."""

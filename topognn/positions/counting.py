@@ -84,10 +84,10 @@ def are_cheap(channels: Channels, undirected: bool, num_uses: int) -> bool:
 def _estimate_bytes(channels: Channels, walks: Walks, listed: bool) -> int:
     grids = channels.found.grids
     sources, targets = grids[walks.source].channels, grids[walks.target].channels
-    pairs = walks.y.counts.shape[1] * walks.x.counts.shape[1]
+    pairs = int(walks.y.counts.shape[1] * walks.x.counts.shape[1])
     if listed:
         return 8 * min(sources * pairs, 8 * get_num_threads()) * targets + 32 * sources * pairs
-    words = [y[0].size * x[0].size for y, x in zip(walks.y.steps, walks.x.steps, strict=True)] if pairs else []
+    words = [int(y[0].size * x[0].size) for y, x in zip(walks.y.steps, walks.x.steps, strict=True)] if pairs else []
     entries = max([pairs, *words]) * targets
     return 40 * min(sources * entries, max(entries, _AT_ONCE)) + 4 * sum(
         channels.size_of(b.block) for _, b in walks.ways

@@ -283,6 +283,7 @@ BAD = {
     "NET --input 1x7x6": "torch.export cannot trace the model at input shape (1, 7, 6)",
     "resnet20 --device tape": "--device 'tape' is no device",
     "NET --input 1x6x6 --shortcuts some": "shortcuts must be 'parametric' or 'all', not 'some'",
+    "NET --input 1x6x6 --attention some": "attention must be 'all' or 'values', not 'some'",
     "resnet20 --checkpoint no.pt": "there is no file 'no.pt'",
     "resnet20 --checkpoint TMP/junk.pt": "is truncated or was not written by torch.save",
     "resnet20 --masks no.safetensors": "there is no file 'no.safetensors'",

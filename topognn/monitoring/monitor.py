@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -14,9 +15,9 @@ from topognn.encoding.multipartite import encode
 from topognn.errors import TrainingError, unknown_name
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
-from topognn.masks import PRUNABLE, get_masks
+from topognn.masks import get_masks, prunable_weights
 from topognn.monitoring.history import History
-from topognn.pruning.applying import get_pruned, plain_parameters
+from topognn.pruning.applying import get_pruned
 from topognn.report import METRICS, Topometrics, topometrics
 from topognn.tracing import trace
 
@@ -83,7 +84,9 @@ class TopometricsMonitor:
         self._model = model
         self._layout = trace(model, input_shape, shortcuts=shortcuts)
         self._graph: MultipartiteGraph | None = None
+        self._prunable = list(prunable_weights(model))
         self._pruned: dict[str, Tensor] = {}  # at the last call, by masks in force
+        self._kept: dict[str, Tensor] = {}  # what they keep
         self._masks: dict[str, Tensor] = {}  # at the last call, where no masks were in force
         self._values: Topometrics | None = None
 
@@ -124,10 +127,11 @@ class TopometricsMonitor:
 
     def _find_changes(self) -> tuple[dict[str, Tensor], set[str]]:
         """Return masks, and the names of those that are others than at the last call."""
-        if (pruned := _find_pruned(self._model)) is not None:
+        if (pruned := self._find_pruned()) is not None:
             changed = {name for name, mask in pruned.items() if mask is not self._pruned.get(name)}
+            self._kept = {name: ~mask if name in changed else self._kept[name] for name, mask in pruned.items()}
             self._pruned, self._masks = pruned, {}
-            return {name: ~mask for name, mask in pruned.items()}, changed
+            return self._kept, changed
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that the model is dense
             masks = get_masks(self._model)
@@ -138,11 +142,13 @@ class TopometricsMonitor:
         self._pruned, self._masks = {}, {name: mask.clone() for name, mask in masks.items()}
         return masks, set(masks) - same
 
-
-def _find_pruned(model: nn.Module) -> dict[str, Tensor] | None:
-    """Return what is pruned by masks that are in force; None unless that is so of all prunable weights."""
-    weights = [getattr(module, "weight", None) for module in model.modules() if isinstance(module, PRUNABLE)]
-    if not all(isinstance(weight, nn.Parameter) and get_pruned(weight) is not None for weight in weights):
-        return None
-    found = {name: get_pruned(parameter) for name, parameter in plain_parameters(model).items()}
-    return {name: pruned for name, pruned in found.items() if pruned is not None}
+    def _find_pruned(self) -> dict[str, Tensor] | None:
+        """Return what is pruned by masks that are in force; None unless that is so of all prunable weights."""
+        found = {}
+        for name in self._prunable:
+            weight = attrgetter(name)(self._model)
+            pruned = get_pruned(weight) if isinstance(weight, nn.Parameter) else None
+            if pruned is None:
+                return None
+            found[name] = pruned
+        return found

@@ -77,6 +77,8 @@ def sweep_graph(graph: MultipartiteGraph, name: str, run: Callable[[Before | Non
 
 def add_scaled(terms: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Return the sum of ``value * 2**exponent`` as one value with the largest exponent that occurs."""
+    if len(terms) == 1:
+        return terms[0]
     top = torch.stack([exponent for _, exponent in terms]).max()
     values = [value * (exponent - top).exp2().to(value.dtype) for value, exponent in terms]
     return sum(values[1:], values[0]), top
@@ -88,10 +90,13 @@ def order_partitions(layout: Layout) -> list[int]:
     Execution order is not always that: with ``shortcuts="all"`` an identity may come from a later layer than the
     one whose nodes the sum has.
     """
-    sorter: TopologicalSorter[int] = TopologicalSorter({number: () for number in range(len(layout.partitions))})
-    for connection in layout.connections:
-        sorter.add(connection.target, *connection.sources)
-    return list(sorter.static_order())
+    if "order" not in layout.found:
+        sorter: TopologicalSorter[int] = TopologicalSorter({number: () for number in range(len(layout.partitions))})
+        for connection in layout.connections:
+            sorter.add(connection.target, *connection.sources)
+        layout.found["order"] = list(sorter.static_order())
+    order: list[int] = layout.found["order"]
+    return order
 
 
 def sweep_forward(
@@ -216,6 +221,9 @@ def _settle(
 
 def _push(layout: Layout, c: Connection, weight: Tensor, found: Scaled) -> tuple[Tensor, Tensor]:
     """Return what a connection brings to its target partition."""
+    if len(c.sources) == 1:
+        (n,) = c.sources
+        return push(c, weight, found.values[n][None], layout.partitions[n].offset)[0], found.exponents[n]
     top = torch.stack([found.exponents[n] for n in c.sources]).max()
     window = range(min(c.sources), max(c.sources) + 1)
     parts = [

@@ -23,9 +23,9 @@ import topognn
 from tests.conftest import edges_of
 from tests.naive_attention import Sizes, build, naive_attention, number_nodes, used_weights
 from topognn.encoding.again import encode_again, start_series
+from topognn.graph_tables import layer_table
 from topognn.masks import prunable_weights
 from topognn.metrics import find_effective
-from topognn.report import layer_table
 
 ROOT = Path(__file__).parents[1]
 SPELLINGS = ["function", "by hand", "einsum", "module", "module with weights"]

@@ -16,7 +16,8 @@ from topognn.cli.measuring import parse_bytes
 from topognn.cli.sources import ArgumentError
 from topognn.kernels.host import answering
 from topognn.memory import get_held_memory
-from topognn.report import METRICS, group_needs
+from topognn.metrics.registry import METRICS
+from topognn.report import group_needs
 
 CPU = torch.device("cpu")
 MB = 10**6
@@ -101,7 +102,7 @@ def test_by_default_what_is_beyond_the_limit_is_left_out(
     dense: topognn.MultipartiteGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = ("one_hop", "k_core", "cut_nodes", "cut_edges", "components", "effective_edges")
-    monkeypatch.setattr("topognn.report.METRICS", {name: METRICS[name] for name in few})
+    monkeypatch.setattr("topognn.metrics.registry.METRICS", {name: METRICS[name] for name in few})
     with topognn.memory_limit(get_held_memory(CPU) + 150 * MB):
         values = topognn.topometrics(dense)
     assert {"k_core", "cut_nodes", "cut_edges"} <= values.left_out.keys()
@@ -177,7 +178,7 @@ def test_the_command_plans(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 def test_the_command_keeps_to_its_limit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     few = ("one_hop", "k_core", "components")
-    monkeypatch.setattr("topognn.report.METRICS", {name: METRICS[name] for name in few})
+    monkeypatch.setattr("topognn.metrics.registry.METRICS", {name: METRICS[name] for name in few})
     limit = f"{get_held_memory(CPU) // MB + 200}MB"
     code, out, err = run(capsys, monkeypatch, "resnet20", "--memory", limit)
     assert (code, err) == (0, "")

@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.example import example_graph as example_graph
     from topognn.example import example_model as example_model
     from topognn.graph import MultipartiteGraph as MultipartiteGraph
+    from topognn.graph_tables import layer_table as layer_table
+    from topognn.graph_tables import trouble_table as trouble_table
     from topognn.interop import to_cugraph as to_cugraph
     from topognn.interop import to_cupy as to_cupy
     from topognn.interop import to_igraph as to_igraph
@@ -55,6 +57,7 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.metrics.differentiable import leading_eigenvalue as leading_eigenvalue
     from topognn.metrics.differentiable import log_path_sum as log_path_sum
     from topognn.metrics.effective import prune_ineffective as prune_ineffective
+    from topognn.metrics.registry import METRICS as METRICS
     from topognn.models import MODELS as MODELS
     from topognn.models import get_model as get_model
     from topognn.monitoring.monitor import TopometricsMonitor as TopometricsMonitor
@@ -70,11 +73,8 @@ if TYPE_CHECKING:  # "as" makes each a re-export that type checkers follow
     from topognn.pruning import PRUNERS as PRUNERS
     from topognn.pruning import apply_masks as apply_masks
     from topognn.pruning import prune as prune
-    from topognn.report import METRICS as METRICS
-    from topognn.report import Topometrics as Topometrics
-    from topognn.report import layer_table as layer_table
     from topognn.report import topometrics as topometrics
-    from topognn.report import trouble_table as trouble_table
+    from topognn.results import Topometrics as Topometrics
     from topognn.shards.measuring import measure_checkpoint as measure_checkpoint
     from topognn.tracing import trace as trace
     from topognn.tracing.layout import Layout as Layout
@@ -105,6 +105,7 @@ _HOMES = {
     ],
     "topognn.example": ["example_graph", "example_model"],
     "topognn.graph": ["MultipartiteGraph"],
+    "topognn.graph_tables": ["layer_table", "trouble_table"],
     "topognn.interop": [
         *("to_cugraph", "to_cupy", "to_igraph", "to_networkx", "to_scipy", "to_torch_sparse"),
     ],
@@ -113,6 +114,7 @@ _HOMES = {
     "topognn.memory": ["memory_limit"],
     "topognn.metrics.differentiable": ["leading_eigenvalue", "log_path_sum"],
     "topognn.metrics.effective": ["prune_ineffective"],
+    "topognn.metrics.registry": ["METRICS"],
     "topognn.models": ["MODELS", "get_model"],
     "topognn.monitoring.monitor": ["TopometricsMonitor"],
     "topognn.operators.matrix": ["LinearOperator", "linear_operator"],
@@ -120,7 +122,8 @@ _HOMES = {
     "topognn.plain_graph": ["PlainGraph"],
     "topognn.planning": ["Plan", "plan"],
     "topognn.pruning": ["PRUNERS", "apply_masks", "prune"],
-    "topognn.report": ["METRICS", "Topometrics", "layer_table", "topometrics", "trouble_table"],
+    "topognn.report": ["topometrics"],
+    "topognn.results": ["Topometrics"],
     "topognn.shards.measuring": ["measure_checkpoint"],
     "topognn.tracing": ["trace"],
     "topognn.tracing.layout": ["Layout"],

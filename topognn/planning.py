@@ -11,8 +11,9 @@ from topognn.encoding.multipartite import encode
 from topognn.graph import MultipartiteGraph
 from topognn.masks import Masks
 from topognn.memory import get_free_memory, get_held_memory
+from topognn.metrics.registry import check_names
 from topognn.needs import START, RowsKind, get_rows_seconds, get_total_bytes
-from topognn.report import check_names, group_needs
+from topognn.report import group_needs
 from topognn.tracing.layout import Layout
 
 

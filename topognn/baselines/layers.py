@@ -18,8 +18,9 @@ from topognn.errors import ConvergenceError, unknown_name
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.masks import Masks
+from topognn.metrics.registry import METRICS
 from topognn.metrics.spectral import spectral_radius
-from topognn.report import METRICS, topometrics
+from topognn.report import topometrics
 from topognn.tracing.layout import Layout
 
 # What topometrics of layers there are, and which of them are whole numbers.

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from topognn.cli.outcome import Outcome
-from topognn.report import LayerRow, TroubleRow
+from topognn.graph_tables import LayerRow, TroubleRow
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

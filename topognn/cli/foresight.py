@@ -59,8 +59,8 @@ def foresee(request: Request, status: Status = contextlib.nullcontext) -> Foresi
     ['masks', 'rows']
     """
     from topognn.memory import memory_limit
+    from topognn.metrics.registry import METRICS
     from topognn.planning import plan
-    from topognn.report import METRICS
 
     limit = parse_bytes(request.memory)
     prepared = prepare(request, status)

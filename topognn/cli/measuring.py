@@ -41,7 +41,7 @@ def prepare(request: Request, status: Status = contextlib.nullcontext) -> Prepar
     232970
     """
     import topognn
-    from topognn.report import METRICS
+    from topognn.metrics.registry import METRICS
 
     check_origin(request)
     pick_metrics(request.metrics, METRICS)
@@ -84,7 +84,7 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
     import topognn
     from topognn.kernels.host import read
     from topognn.memory import memory_limit
-    from topognn.report import METRICS
+    from topognn.metrics.registry import METRICS
 
     limit = parse_bytes(request.memory)
     model, input_shape, masks, graph, seconds = prepare(request, status)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from topognn.baselines.summary import Baseline
-    from topognn.report import LayerRow, Topometrics, TroubleRow
+    from topognn.graph_tables import LayerRow, TroubleRow
+    from topognn.results import Topometrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Outcome:
 
     def rows(self) -> Iterator[tuple[str, str, float | None, str, float]]:
         """Return a row a metric: its name, group, raw value (None: left out), published column, normalised value."""
-        from topognn.report import METRICS
+        from topognn.metrics.registry import METRICS
 
         normalized = self.topometrics.normalized()
         left_out = self.topometrics.left_out

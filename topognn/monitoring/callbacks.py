@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from topognn.monitoring.monitor import CHEAP, TopometricsMonitor
-from topognn.report import Topometrics
+from topognn.results import Topometrics
 
 
 def lightning_callback(model: str, input_shape: Sequence[int], metrics: Iterable[str] = CHEAP, every: int = 100) -> Any:

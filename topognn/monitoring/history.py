@@ -9,7 +9,8 @@ import torch
 
 from topognn.errors import unknown_name
 from topognn.kernels.host import read
-from topognn.report import METRICS, Topometrics
+from topognn.metrics.registry import METRICS
+from topognn.results import Topometrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,9 +16,11 @@ from topognn.errors import TrainingError, unknown_name
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.masks import get_masks, prunable_weights
+from topognn.metrics.registry import METRICS
 from topognn.monitoring.history import History
 from topognn.pruning.applying import get_pruned
-from topognn.report import METRICS, Topometrics, topometrics
+from topognn.report import topometrics
+from topognn.results import Topometrics
 from topognn.tracing import trace
 
 # Of masks alone and without a matrix: those that cost least.

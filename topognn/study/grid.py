@@ -155,10 +155,10 @@ def check_config(tasks: list[Task], settings: Settings) -> None:
         SweepError, UnknownNameError: See :func:`read_config`.
     """
     from topognn.data import DATASETS
+    from topognn.metrics.registry import METRICS
     from topognn.models import MODELS
     from topognn.pruning import PRUNERS
     from topognn.pruning.dynamic import DYNAMIC
-    from topognn.report import METRICS
     from topognn.training import Recipe
 
     for task in tasks:

@@ -14,7 +14,8 @@ from topognn.baselines.scores import ramanujan
 from topognn.encoding.multipartite import encode
 from topognn.errors import ConvergenceError
 from topognn.kernels.host import read
-from topognn.report import METRICS, topometrics
+from topognn.metrics.registry import METRICS
+from topognn.report import topometrics
 from topognn.study.columns import RAMANUJAN, SHARED
 from topognn.study.grid import Settings
 from topognn.tracing import trace

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from torch import nn
+from torchvision.models.vision_transformer import EncoderBlock
 
 import topognn
 from tests.architectures import NAMED, Architecture, architectures
@@ -23,9 +24,7 @@ from topognn.positions.walks import Walks, find_walks
 
 TYPES = ("path", "claw", "cycle", "paw", "diamond", "clique", "total", "triangles")
 MODES = ("parametric", "all")
-NO_PRODUCT = {  # rows become columns, or channels, or channels rows; depth and height are one axis
-    *("permuted sum", "token mixing", "shuffled pixels", "patches", "linear signal, cubic volume")
-}
+NO_PRODUCT = {"permuted sum", "patches", "linear signal, cubic volume"}  # rows are columns; depth and height one axis
 
 
 def encode(architecture: Architecture, shortcuts: str) -> topognn.MultipartiteGraph:
@@ -44,14 +43,14 @@ def adjacency(graph: topognn.MultipartiteGraph) -> torch.Tensor:
 def check_blocks(graph: topognn.MultipartiteGraph) -> None:
     """Every block, written out node by node, is that part of the adjacency matrix; without a block it is empty."""
     found, want = graph.channels.found, adjacency(graph)
-    for p, source in enumerate(graph.partitions):
-        for q, target in enumerate(graph.partitions):
-            part = want[source.offset : source.end, target.offset : target.end]
+    for p, source in enumerate(found.pieces):
+        for q, target in enumerate(found.pieces):
+            part = want[source.nodes, target.nodes]
             block = found.blocks.get((p, q))
             if block is None:
                 assert (p, q) in found.blocks or not part.any()
                 continue
-            (c, y, x), (d, z, w) = (found.grids[n].split(np.arange(graph.partitions[n].size)) for n in (p, q))
+            (c, y, x), (d, z, w) = (piece.grid.split(np.arange(piece.grid.size)) for piece in (source, target))
             kind_y, kind_x = torch.from_numpy(block.y[y][:, z]), torch.from_numpy(block.x[x][:, w])
             here = (kind_y >= 0) & (kind_x >= 0)
             channels = graph.channels.joined(block)
@@ -99,6 +98,46 @@ def test_named_architectures(name: str, shortcuts: str) -> None:
     check_two_hop(graph)
     check_motifs(graph)
     check_degrees(graph)
+
+
+@pytest.mark.parametrize("attention", ["all", "values"])
+@pytest.mark.parametrize("shortcuts", MODES)
+def test_vision_transformer(shortcuts: str, attention: str) -> None:
+    """Patches are tokens behind a class token, which stands alone; attention's hubs are channels at one place."""
+    graph = encode_vision(shortcuts, attention)
+    found, names = graph.channels.found, [p.name for p in graph.partitions]
+    assert found.are_whole and can_count_by_channels(graph)
+    pieces = [p for p in found.pieces if names[p.partition].endswith("encoder.0.self_attention.in_proj_weight")]
+    assert [p.grid for p in pieces] == [(24, 1, 1, True), (24, 3, 2, True)]
+    hubs = [p.grid for p in found.pieces if names[p.partition].endswith((".scores", ".values"))]
+    assert {grid[1:3] for grid in hubs} == {(1, 1)}
+    assert [piece.nodes.start for piece in found.pieces[1:]] == [piece.nodes.stop for piece in found.pieces[:-1]]
+    check_blocks(graph)
+    check_two_hop(graph)
+    check_motifs(graph)
+    check_degrees(graph)
+
+
+def encode_vision(shortcuts: str, attention: str) -> topognn.MultipartiteGraph:
+    torch.manual_seed(0)
+    model = Vision()
+    masks = topognn.prune(model, "uniform", 0.6)
+    return topognn.encode(model, (3, 6, 4), masks, shortcuts=shortcuts, attention=attention)  # type: ignore[arg-type]
+
+
+class Vision(nn.Module):
+    """Patches, a class token, two layers of attention; of images higher than wide, which torchvision refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2, 2)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.encoder = nn.Sequential(*(EncoderBlock(2, 8, 12, 0.0, 0.0) for _ in range(2)))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(image).flatten(2).transpose(1, 2)
+        return self.head(self.encoder(torch.cat([self.class_token, tokens], 1))[:, 0])
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))

@@ -66,9 +66,10 @@ def motifs4(graph: Graph, per_node: bool = False) -> Motifs:
     """Count the connected induced subgraphs on four nodes by type, exactly, directions forgotten.
 
     Parallel edges count once and self-loops not at all. In a network whose edges are products of channels, rows and
-    columns (all but those that turn an image or mix tokens) walks of two steps are counted by channels (see
-    :mod:`topognn.positions.walks`), unless rows are cheaper, or four of its partitions are joined in pairs, as where
-    layers read several concatenated ones: without a matrix, at a cost that hardly depends on the input's resolution.
+    columns (all but those that turn an image, or mix channels in one layer and tokens in another) walks of two steps
+    are counted by channels (see :mod:`topognn.positions.walks`), unless rows are cheaper, or four of its partitions are
+    joined in pairs, as where layers read several concatenated ones: without a matrix, at a cost that hardly depends on
+    the input's resolution.
 
     Otherwise counts wedges over the graph's rows under an order of the nodes by degree, so time grows with the sum over
     edges of the smaller degree, and with triangles times degree. Takes 64 bytes a node, 16 bytes an edge, and 4 bytes a
@@ -110,7 +111,7 @@ def prefers_channels(graph: MultipartiteGraph) -> bool:
 def count_by_channels(graph: MultipartiteGraph) -> Motifs:
     """Return :func:`motifs4` without a matrix."""
     degrees = graph.in_degrees + graph.out_degrees
-    found = count_subgraphs(graph.channels, graph.partitions, degrees)
+    found = count_subgraphs(graph.channels, degrees)
     none = torch.zeros_like(found.cycles)
     parts = (found.cycles, found.triangles // 3 * 2, none, found.edges, found.pairs, found.ends)
     return Motifs(*_combine(degrees, *parts))

@@ -53,10 +53,11 @@ def two_hop(graph: Graph) -> Tensor:
 def get_two_hop_sizes(graph: Graph) -> Tensor:
     """Return for each node how many nodes are at directed distance <= 2, itself included; int64 ``(nodes,)``.
 
-    In a network whose edges are products of channels, rows and columns (all but those that turn an image or mix
-    tokens) walks of two steps are counted by channels (see :mod:`topognn.positions.walks`), unless rows are cheaper:
-    without a matrix, at a cost that hardly depends on the input's resolution. Otherwise distinct nodes are counted over
-    the CSR, for one node of every class of nodes that look alike (see :func:`find_two_hop_classes`).
+    In a network whose edges are products of channels, rows and columns (all but those that turn an image, or mix
+    channels in one layer and tokens in another) walks of two steps are counted by channels (see
+    :mod:`topognn.positions.walks`), unless rows are cheaper: without a matrix, at a cost that hardly depends on the
+    input's resolution. Otherwise distinct nodes are counted over the CSR, for one node of every class of nodes that
+    look alike (see :func:`find_two_hop_classes`).
     """
     if isinstance(graph, MultipartiteGraph) and graph.is_counted_by_channels(undirected=False):
         return count_two_hop_by_channels(graph)
@@ -69,8 +70,8 @@ def count_two_hop_by_channels(graph: MultipartiteGraph) -> Tensor:
     sizes = torch.ones(graph.num_nodes, dtype=torch.int64, device=graph.device)
     for walks in find_walks(channels.found, undirected=False):
         reached = count_all(channels, walks).reached
-        part, grid = graph.partitions[walks.source], channels.found.grids[walks.source]
-        sizes[part.offset : part.end] += spread_over_nodes(grid, reached, walks.y.counts, walks.x.counts)
+        piece = channels.found.pieces[walks.source]
+        sizes[piece.nodes] += spread_over_nodes(piece.grid, reached, walks.y.counts, walks.x.counts)
     return sizes
 
 

@@ -1,9 +1,11 @@
-"""The edges from one partition to another: a block of the adjacency matrix, as a product of channels and two axes.
+"""The edges from one piece to another: a block of the adjacency matrix, as a product of channels and two axes.
+
+A *piece* is a partition, or some tokens of one: see :mod:`topognn.positions.pieces`.
 
 A convolution's weight ``(o, i, ky, kx)`` joins node ``(i, y, x)`` to ``(o, oy, ox)`` if tap ``ky`` joins ``y`` to
 ``oy`` and tap ``kx`` joins ``x`` to ``ox``. So, for every pair of rows and every pair of columns, which channels are
 joined depends only on which taps join the rows and which join the columns. Pairs of rows joined by the same set of taps
-(of any of the layers between the two partitions) are of one *kind*, and there are few kinds: one a tap, unless pooling
+(of any of the layers between the two pieces) are of one *kind*, and there are few kinds: one a tap, unless pooling
 windows overlap. A block is then one small table of kinds an axis, which no mask changes, and for every two kinds the
 matrix of the channels that they join. Parallel edges are one edge there.
 
@@ -21,7 +23,8 @@ import torch
 from torch import Tensor
 
 from topognn.encoding.kept import KeptWeights
-from topognn.positions.grids import Bools, Grid, Ints, Maps, factor, find_grids, to_device
+from topognn.positions.grids import Bools, Grid, Ints, Maps, factor, to_device
+from topognn.positions.pieces import Piece, find_pieces
 from topognn.tracing.layout import Connection, Layout
 
 
@@ -46,10 +49,10 @@ class Use(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Block:
-    """All edges from one partition to another.
+    """All edges from one piece to another.
 
     Attributes:
-        source, target: Numbers of the partitions.
+        source, target: Numbers of the pieces.
         y: int64 ``(source rows, target rows)``: the kind of each pair, -1 where no tap joins it; ``x`` likewise.
         of_y: bool ``(kinds, relations)``: which relations a kind is made of; ``of_x`` likewise.
         uses: Of the connections between the two.
@@ -68,23 +71,25 @@ class Blocks(NamedTuple):
     """A layout's blocks; None where edges are no product, as after a transposition of rows and columns.
 
     Attributes:
-        grids: One a partition.
-        blocks: By (source, target) partition.
+        pieces: In the order of their nodes.
+        grids: Theirs.
+        blocks: By (source, target) piece.
         walks: What has been found out about two steps along the blocks: see :mod:`topognn.positions.walks`.
     """
 
+    pieces: list[Piece]
     grids: list[Grid]
     blocks: dict[tuple[int, int], Block | None]
     walks: dict[object, object]
 
     @property
     def are_whole(self) -> bool:
-        """Whether every edge is in a block, none within a partition and none back between the same two."""
+        """Whether every edge is in a block, none within a piece and none back between the same two."""
         return None not in self.blocks.values() and not any((q, p) in self.blocks for p, q in self.blocks)
 
     @property
     def may_have_cliques(self) -> bool:
-        """Whether any four partitions are joined in pairs: only there can four nodes be."""
+        """Whether any four pieces are joined in pairs: only there can four nodes be."""
         near: dict[int, set[int]] = {}
         for p, q in self.blocks:
             near.setdefault(p, set()).add(q)
@@ -105,15 +110,20 @@ def find_blocks(layout: Layout) -> Blocks:
 
 
 def _find_blocks(layout: Layout) -> Blocks:
-    grids = find_grids(layout)
+    pieces = find_pieces(layout)
+    of: dict[int, list[int]] = {}
+    for number, piece in enumerate(pieces):
+        of.setdefault(piece.partition, []).append(number)
     drafts: dict[tuple[int, int], _Draft | None] = {}
     for number, c in enumerate(layout.connections):
-        for source in c.sources:
-            draft = drafts.setdefault((source, c.target), _Draft())
-            if draft is not None and not draft.add(layout, grids, number, source):
-                drafts[source, c.target] = None
-    blocks = {key: None if draft is None else draft.finish(*key, grids) for key, draft in drafts.items()}
-    return Blocks(grids, blocks, {})
+        for source in (own for partition in c.sources for own in of[partition]):
+            for target in of[c.target]:
+                draft = drafts.setdefault((source, target), _Draft())
+                if draft is not None and not draft.add(layout, number, pieces[source], pieces[target]):
+                    drafts[source, target] = None
+    grids = [piece.grid for piece in pieces]
+    found = {key: None if draft is None else draft.finish(*key, grids) for key, draft in drafts.items()}
+    return Blocks(pieces, grids, {key: block for key, block in found.items() if block is None or block.uses}, {})
 
 
 class _Draft:
@@ -124,13 +134,13 @@ class _Draft:
         self.x: dict[bytes, Bools] = {}
         self.uses: list[Use] = []
 
-    def add(self, layout: Layout, grids: list[Grid], number: int, source: int) -> bool:
+    def add(self, layout: Layout, number: int, source: Piece, target: Piece) -> bool:
         """Add a connection; tell whether it is a product."""
         c = layout.connections[number]
-        reading, writing = _read(layout, c, source, grids), _write(layout, c, grids)
+        reading, writing = _read(c, source, target), _write(layout, c, target)
         if reading is None or writing is None:
             return False
-        tables = _tables(c, grids[c.target])
+        tables = _tables(c, target)
         for read in reading:
             for write in writing:
                 y = tuple(_enter(self.y, _relate(read.rows, column, write.rows)) for column in tables[0].T)
@@ -145,39 +155,41 @@ class _Draft:
         return Block(source, target, y, x, of_y, of_x, tuple(self.uses))
 
 
-def _read(layout: Layout, c: Connection, source: int, grids: list[Grid]) -> list[Maps] | None:
-    """Return which nodes of a partition the elements that a connection reads stand for."""
-    grid, offset = grids[source], layout.partitions[source].offset
-    own = grids[c.target] if c.weight is None else Grid(c.in_channels, *c.input_positions, c.channel_stride == 1)
+def _read(c: Connection, source: Piece, target: Piece) -> list[Maps] | None:
+    """Return which nodes of a piece the elements stand for that a connection reads to make another."""
+    grid = source.grid
+    own = target.whole if c.weight is None else Grid(c.in_channels, *c.input_positions, c.channel_stride == 1)
     if c.support is None:
-        if c.source == offset and own[:3] == grid[:3] and (own.last == grid.last or own.height * own.width == 1):
+        whole = c.source == source.offset and target.tokens is None
+        if whole and own[:3] == grid[:3] and (own.last == grid.last or own.height * own.width == 1):
             every = np.arange(grid.channels)
             return [Maps(every, every, np.eye(grid.height, dtype=bool), np.eye(grid.width, dtype=bool))]
         ids = np.arange(c.source, c.source + c.num_elements)[None]
     else:
         ids = np.asarray(c.support)
-    inside = (ids >= offset) & (ids < layout.partitions[source].end)
-    return factor(own.spread(np.where(inside, ids - offset, -1)), grid)
+    inside = (ids >= source.nodes.start) & (ids < source.nodes.stop)
+    return factor(target.cut(own.spread(np.where(inside, ids - source.offset, -1))), grid)
 
 
-def _write(layout: Layout, c: Connection, grids: list[Grid]) -> list[Maps] | None:
-    """Return which nodes a connection's output elements are."""
-    grid, part = grids[c.target], layout.partitions[c.target]
-    own = grid if c.weight is None else Grid(c.kernel[0], *c.positions, c.target_channel_stride == 1)
+def _write(layout: Layout, c: Connection, target: Piece) -> list[Maps] | None:
+    """Return which nodes of a piece a connection's output elements are."""
+    grid, offset = target.grid, layout.partitions[target.partition].offset
+    own = target.whole if c.weight is None else Grid(c.kernel[0], *c.positions, c.target_channel_stride == 1)
     if c.target_map is None:
-        if own[:3] == grid[:3] and (own.last == grid.last or own.height * own.width == 1):
+        same = own[:3] == grid[:3] and (own.last == grid.last or own.height * own.width == 1)
+        if same or target.tokens is not None:  # which only layers make that write each token for itself
             every = np.arange(grid.channels)
             return [Maps(every, every, np.eye(grid.height, dtype=bool), np.eye(grid.width, dtype=bool))]
         ids = np.arange(c.num_targets)
     else:
-        ids = np.asarray(c.target_map) - part.offset
+        ids = np.asarray(c.target_map) - offset
     return factor(own.spread(ids[None]), grid)
 
 
-def _tables(c: Connection, target: Grid) -> tuple[Ints, Ints]:
+def _tables(c: Connection, target: Piece) -> tuple[Ints, Ints]:
     """Return ``(output rows, taps)`` and ``(output columns, taps)``: which row or column is read; -1 = outside."""
-    if c.weight is None:  # an element is joined to itself
-        return np.arange(target.height)[:, None], np.arange(target.width)[:, None]
+    if c.weight is None or target.tokens is not None:  # an element is joined to itself
+        return np.arange(target.grid.height)[:, None], np.arange(target.grid.width)[:, None]
     steps = (c.input_positions[1] * c.place_stride, c.place_stride)
     return np.asarray(c.source_y) // steps[0], np.asarray(c.source_x) // steps[1]
 

@@ -71,9 +71,9 @@ class Channels:
         """Return how many entries a block's lists have at most: as many, where no windows overlap."""
         total = 0
         for use in block.uses:
-            kept = (
-                self._kept[use.connection].count if self._layout.connections[use.connection].weight else len(use.inputs)
-            )
+            kept = len(use.inputs)
+            if self._layout.connections[use.connection].weight:
+                kept = self._kept[use.connection].count * int(np.bincount(use.inputs).max(initial=0))
             times = [int(of[:, list(r)].sum(0).max(initial=1)) for of, r in ((block.of_y, use.y), (block.of_x, use.x))]
             total += kept * times[0] * times[1]
         return total
@@ -94,9 +94,8 @@ class Channels:
                 y, x = (
                     count_kinds(table, kinds.shape[0]) for table, kinds in ((step.y, block.of_y), (step.x, block.of_x))
                 )
-                part = self._layout.partitions[step.ends[0]]
                 own = spread_over_nodes(self.found.grids[step.ends[0]], self.along(step).sum(3), y, x)
-                total[part.offset : part.end] += own
+                total[self.found.pieces[step.ends[0]].nodes] += own
         return total
 
 

@@ -18,6 +18,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _MOST_MAPS = 1024  # in one table: more, and it is no product in any useful sense
+_SPARSEST = 4  # entries of a table for each node that an element stands for
 
 
 class Grid(NamedTuple):
@@ -101,7 +102,26 @@ class Maps(NamedTuple):
 
 def find_grids(layout: Layout) -> list[Grid]:
     """Return the grid of each partition: as the layer that makes it has it, else as a reader, else by its shape."""
-    return [_find_grid(layout, number, part) for number, part in enumerate(layout.partitions)]
+    grids: list[Grid] = []
+    for number, part in enumerate(layout.partitions):
+        grid = _find_grid(layout, number, part)
+        grids.append(grid if _is_fed_by_channel(layout, number, grid, grids) else Grid(part.size, 1, 1, False))
+    return grids
+
+
+def _is_fed_by_channel(layout: Layout, number: int, grid: Grid, before: list[Grid]) -> bool:
+    """Tell whether a grid suits what feeds its nodes one by one; hubs of attention are all channels, at one place."""
+    feeding = [c for c in layout.connections if c.target == number]
+    if grid.last or any(c.weight is not None for c in feeding):  # a layer that makes or reads it tells
+        return True
+    for c in feeding:
+        if c.support is not None and c.num_elements == grid.size:
+            for source in (number for number in c.sources if number < len(before)):
+                inside = np.asarray(c.support) - layout.partitions[source].offset
+                inside[(inside < 0) | (inside >= before[source].size)] = -1
+                if _factor_owned(grid.spread(inside), before[source]) is None:
+                    return False
+    return True
 
 
 def _find_grid(layout: Layout, number: int, part: Partition) -> Grid:
@@ -125,7 +145,44 @@ def factor(ids: Ints, grid: Grid) -> list[Maps] | None:
     """Return which nodes of a grid elements stand for, as maps; None if that is no product.
 
     ``ids`` is ``(K, channels, height, width)``: node numbers from the partition's first on; -1 where there is none.
+    An element may stand for nodes of several channels, as a score hub does: then it is in several maps.
     """
+    found = _factor_owned(ids, grid)
+    if found is None:
+        separate = _separate(ids, grid)
+        if separate is not None:
+            found = _factor_owned(separate[0], grid)
+            found = None if found is None else [maps._replace(channels=separate[1][maps.channels]) for maps in found]
+    return found
+
+
+def _separate(ids: Ints, grid: Grid) -> tuple[Ints, Ints] | None:
+    """Return ids with a channel for each pair of a channel of elements and one of nodes, and the former of each pair.
+
+    None where that is no help, as where no two elements of a channel stand for nodes of the same one.
+    """
+    height, width = ids.shape[2:]
+    places = height * width
+    _, element, y, x = np.nonzero(ids >= 0)
+    nodes = ids[ids >= 0]
+    pair = element * grid.channels + grid.split(nodes)[0]
+    entries = np.sort((pair * places + y * width + x) * grid.size + nodes)
+    groups, node = np.divmod(entries[np.diff(entries, prepend=-1) > 0], grid.size)  # each node once
+    begins = np.flatnonzero(np.diff(groups, prepend=-1))
+    rank = np.arange(groups.size) - np.repeat(begins, np.diff(begins, append=groups.size))
+    own = groups // places
+    new = np.diff(own, prepend=-1) > 0
+    pairs, numbers = own[new], new.cumsum() - 1
+    most = int(rank.max(initial=0)) + 1
+    if most * pairs.size * places > _SPARSEST * groups.size:
+        return None
+    separate = np.full((most, pairs.size, places), -1)
+    separate[rank, numbers, groups % places] = node
+    return separate.reshape(most, pairs.size, height, width), pairs // grid.channels
+
+
+def _factor_owned(ids: Ints, grid: Grid) -> list[Maps] | None:
+    """Return what :func:`factor` does, if every channel of elements stands for nodes of one channel."""
     depth, channels, height, width = ids.shape
     step = 1 if grid.last else grid.height * grid.width
     flat = np.ascontiguousarray(np.moveaxis(ids, 1, 0)).reshape(channels, -1)

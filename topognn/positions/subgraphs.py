@@ -15,8 +15,8 @@ from torch import Tensor
 from topognn.positions.channels import Channels, count_kinds
 from topognn.positions.counting import count_all
 from topognn.positions.grids import Ints, add_over_nodes, spread_over_nodes, to_device
+from topognn.positions.pieces import Piece
 from topognn.positions.walks import find_walks
-from topognn.tracing.layout import Partition
 
 
 class Subgraphs(NamedTuple):
@@ -37,7 +37,7 @@ class Subgraphs(NamedTuple):
     ends: Tensor
 
 
-def count_subgraphs(channels: Channels, partitions: tuple[Partition, ...], degrees: Tensor) -> Subgraphs:
+def count_subgraphs(channels: Channels, degrees: Tensor) -> Subgraphs:
     """Count subgraphs from walks of two steps. Makes no host sync.
 
     ``degrees`` are those of the undirected graph, int64 ``(nodes,)``.
@@ -46,21 +46,21 @@ def count_subgraphs(channels: Channels, partitions: tuple[Partition, ...], degre
     cycles, triangles, pairs, ends = zero, zero, zero, zero
     for walks in find_walks(channels.found, undirected=True):
         found = count_all(channels, walks)
-        part, grid = partitions[walks.source], channels.found.grids[walks.source]
-        here, times = degrees[part.offset : part.end], (walks.y.counts, walks.x.counts)
+        piece = channels.found.pieces[walks.source]
+        here, times = degrees[piece.nodes], (walks.y.counts, walks.x.counts)
         if walks.source == walks.target:  # each pair from both sides, and each node with itself, its degree times
             cycles = cycles + (add_over_nodes(found.pairs, *times) - (here * (here - 1) // 2).sum()) // 2
         elif walks.source < walks.target:
             cycles = cycles + add_over_nodes(found.pairs, *times)
         if walks.direct is not None and walks.ways:
-            ends = ends + (spread_over_nodes(grid, found.shared, *times) * here).sum()
+            ends = ends + (spread_over_nodes(piece.grid, found.shared, *times) * here).sum()
             if walks.source < walks.target:
                 triangles = triangles + add_over_nodes(found.shared, *times)
                 pairs = pairs + add_over_nodes(found.doubled, *times)
-    return Subgraphs(cycles // 2, triangles, sum_over_edges(channels, partitions, degrees - 1), pairs, ends)
+    return Subgraphs(cycles // 2, triangles, sum_over_edges(channels, degrees - 1), pairs, ends)
 
 
-def sum_over_edges(channels: Channels, partitions: tuple[Partition, ...], values: Tensor) -> Tensor:
+def sum_over_edges(channels: Channels, values: Tensor) -> Tensor:
     """Return the sum over edges of the product of their ends' values; int64 scalar.
 
     ``values`` may differ only where degrees may: at nodes of different channels, or whose rows or columns are in
@@ -71,9 +71,7 @@ def sum_over_edges(channels: Channels, partitions: tuple[Partition, ...], values
     for (source, target), block in channels.found.blocks.items():
         if block is None or not (block.of_y.size and block.of_x.size):
             continue
-        firsts, seconds = (
-            _take(channels, partitions[number], number, classes[number], values) for number in (source, target)
-        )
+        firsts, seconds = (_take(channels.found.pieces[number], classes[number], values) for number in (source, target))
         by_y = _count_classes(block.y, block.of_y.shape[0], classes[source][0], classes[target][0])
         by_x = _count_classes(block.x, block.of_x.shape[0], classes[source][1], classes[target][1])
         times_x = to_device(by_x, values.device)[:, None, :, None, :]
@@ -86,7 +84,7 @@ def sum_over_edges(channels: Channels, partitions: tuple[Partition, ...], values
 
 
 def _find_classes(channels: Channels) -> list[tuple[Ints, Ints]]:
-    """Return for each partition the class of each row, and of each column: those in as many pairs of each kind."""
+    """Return for each piece the class of each row, and of each column: those in as many pairs of each kind."""
     found = channels.found
     if "classes" not in found.walks:
         seen: list[tuple[list[Ints], list[Ints]]] = [([], []) for _ in found.grids]
@@ -110,12 +108,11 @@ def _classify(counts: list[Ints], size: int) -> Ints:
     return np.unique(np.concatenate(counts, 1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def _take(channels: Channels, part: Partition, number: int, classes: tuple[Ints, Ints], values: Tensor) -> Tensor:
-    """Return values of a partition's nodes, at a row and a column of each class; float64 ``(channels, classes)``."""
-    grid = channels.found.grids[number]
+def _take(piece: Piece, classes: tuple[Ints, Ints], values: Tensor) -> Tensor:
+    """Return values of a piece's nodes, at a row and a column of each class; float64 ``(channels, classes)``."""
     rows, columns = (to_device(np.unique(own, return_index=True)[1], values.device) for own in classes)
-    image = grid.unflatten(values[part.offset : part.end])
-    return image[:, rows][:, :, columns].reshape(grid.channels, -1).double()
+    image = piece.grid.unflatten(values[piece.nodes])
+    return image[:, rows][:, :, columns].reshape(piece.grid.channels, -1).double()
 
 
 def _count_classes(table: Ints, kinds: int, sources: Ints, targets: Ints) -> Ints:

@@ -85,10 +85,8 @@ def move(target: Callable[..., Any], args: Any, kwargs: Any, depth: int) -> Any:
         given = args(k)
         try:
             layers.append(target(*given, **kwargs))
-        except (
-            RuntimeError,
-            NotImplementedError,
-        ):  # some paddings know only floats, which hold ids below 2**53
+        except (RuntimeError, NotImplementedError):
+            # Some paddings know only floats, which hold ids below 2**53; a view may need what is contiguous.
             given = torch.utils._pytree.tree_map_only(Tensor, _as_double, given)
             layers.append(torch.utils._pytree.tree_map_only(Tensor, Tensor.long, target(*given, **kwargs)))
     if isinstance(layers[0], Tensor):
@@ -97,7 +95,7 @@ def move(target: Callable[..., Any], args: Any, kwargs: Any, depth: int) -> Any:
 
 
 def _as_double(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.dtype == torch.int64 else tensor
+    return tensor.double().contiguous() if tensor.dtype == torch.int64 else tensor
 
 
 def count_distinct(ids: Tensor) -> int:
@@ -108,7 +106,10 @@ def count_distinct(ids: Tensor) -> int:
 def stack_depths(depths: Sequence[Tensor]) -> list[Tensor]:
     """Give operands of unequal K the largest one's K by layers of -1."""
     most = max(ids.shape[0] for ids in depths)
-    return [torch.cat([ids, ids.new_full((most - ids.shape[0], *ids.shape[1:]), -1)]) for ids in depths]
+    return [
+        ids if ids.shape[0] == most else torch.cat([ids, ids.new_full((most - ids.shape[0], *ids.shape[1:]), -1)])
+        for ids in depths
+    ]
 
 
 def pool(name: str, ids: Tensor, output: Sequence[int], args: Sequence[Any]) -> Tensor:

@@ -410,7 +410,12 @@ class _Sketch:
         made, found = self.tried(one), dict(one.params)
         # torch.export may drop what changes nothing, and so change who reads what
         idle = op in ("flatten", "reshape", "narrow", "slice", "chunk", "squeeze")
-        if made is None or (idle and made.shape == shape) or not any(found.get("pads", (1,))):
+        if (
+            made is None
+            or made.shape[0] != shape[0]
+            or (idle and made.shape == shape)
+            or not any(found.get("pads", (1,)))
+        ):
             return x
         return x if op == "transpose" and found["a"] == found["b"] else self.emit(op, x, **found)
 
@@ -614,6 +619,9 @@ patches | 2,4,4 | conv2d 0 out=2; unfold 1 kernel=(2,3) padding=1 stride=2 dilat
     linear 3 out=3; mean 4 dims=(1,); linear 5 out=2
 gate after a pool | 2,4,4 | conv2d 0 out=4 groups=2; mean 1 dims=(2,3) keepdim=True; conv2d 2 out=1; relu_ 3;
     conv2d 4 out=4; activation 5 kind=hardsigmoid; mul 6 1; conv2d 7 out=2 kernel=3 padding=1
+padding alone | 1,1,1 | conv2d 0 out=1 padding=1 stride=2; conv2d 1 out=2 padding=1 stride=2
+window of padding | 1,1,1 | conv2d 0 out=1; max_pool 1 kernel=3 stride=3 ceil_mode=True padding=1 dilation=2;
+    linear 2 out=1
 dead end | 2,3,3 | conv2d 0 out=3; conv2d 1 out=3; narrow 2 dim=1 start=0 length=1; flatten 3; linear 4 out=2
 """
 _FIELDS: dict[str, dict[str, Any]] = {

@@ -93,7 +93,8 @@ def fail(*args: object, code: int = 2) -> str:
 
 
 def topognn_process(*args: object, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from topognn.cli.main import main; main()", *map(str, args)]
+    listens = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # where tests run side by side,
+    command = [sys.executable, "-c", f"{listens}; from topognn.cli.main import main; main()", *map(str, args)]  # too
     return subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", **options
     )

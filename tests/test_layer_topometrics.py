@@ -14,6 +14,7 @@ from torch._subclasses import FakeTensorMode
 
 import topognn
 from tests.naive_layers import naive_rolled
+from tests.test_fake_cuda import fake
 from topognn.baselines import layers as module
 from topognn.baselines import unrolled
 from topognn.baselines.columns import EXTRA, PUBLISHED, PUBLISHED_RAMANUJAN, SPECTRAL
@@ -21,6 +22,7 @@ from topognn.baselines.layers import LAYER_METRICS, measure_graphs
 from topognn.encoding.layer_graphs import KINDS, encode_layers, roll
 from topognn.errors import ConvergenceError, UnknownNameError
 from topognn.kernels.host import answering, count_syncs
+from topognn.needs import NEEDS
 
 OF_SPECTRA = {"spectral_radius_unweighted", *SPECTRAL}
 OF_SPECTRA |= {name for name, metric in topognn.METRICS.items() if metric.group == "expansion"}
@@ -123,7 +125,9 @@ def test_an_eigenvalue_that_is_not_found_is_missing_alone(monkeypatch: pytest.Mo
     model, masks = small()
     monkeypatch.setattr(unrolled, "find_eigenpairs", fail)
     monkeypatch.setattr(module, "spectral_radius", fail)
-    monkeypatch.setitem(topognn.METRICS, "conductance", topognn.METRICS["conductance"]._replace(of=fail))
+    expansion = topognn.METRICS["conductance"]
+    monkeypatch.setitem(topognn.METRICS, "conductance", expansion._replace(of=fail))
+    monkeypatch.setitem(NEEDS, fail, NEEDS[expansion.of])
     names = ["conductance", "cut_edges", "spectral_gap", "spectral_radius_unweighted", "delta_s_relative"]
     table = topognn.layer_topometrics(model, "unrolled", masks, (2, 4, 4), names)
     assert table.undefined == {"nodes": 0, "edges": 0, "density": 0, **dict.fromkeys(names, 3), "cut_edges": 0}
@@ -186,9 +190,12 @@ def test_fake_cuda_and_its_sync_budget() -> None:
     cuda = torch.device("cuda", 0)
     free = [name for name in LAYER_METRICS if name not in OF_SPECTRA and name != "k_core"]
     names = [*free, "spectral_gap", *SPECTRAL]
-    with FakeTensorMode():
+    real = roll("a", torch.ones(9, 2, 3, 3, dtype=torch.bool), torch.ones(9, 2, 3, 3), 1, False)
+    topognn.topometrics(encode_layers({"a": real})["a"], ["two_hop", "motifs"])  # made of real tables
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
         mask = torch.empty(9, 2, 3, 3, dtype=torch.bool, device=cuda)
-        layers = {"a": roll("a", mask, torch.empty(9, 2, 3, 3, device=cuda), 1, False)}
+        layer = roll("a", mask, torch.empty(9, 2, 3, 3, device=cuda), 1, False)
+        layers = {"a": layer._replace(layout=fake(real.layout, mode).to(cuda))}
         with answering([82, 82]):
             graphs = encode_layers(layers)
         with answering([float(n) for n in range(1 + len(names))]):
@@ -200,7 +207,7 @@ def test_fake_cuda_and_its_sync_budget() -> None:
 def test_the_guide_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pandas")
     text = (Path(__file__).parents[1] / "docs" / "layers.md").read_text()
-    (block,) = [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    block, _ = [part.split("```")[0] for part in text.split("```python\n")[1:]]
     exec(block, {})
     delta, mean, undefined = map(float, capsys.readouterr().out.split())
     assert -1 < delta < 1 and -1 < mean < 1 and undefined == int(undefined)

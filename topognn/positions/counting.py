@@ -66,7 +66,7 @@ def find_cost(channels: Channels, undirected: bool) -> Cost:
             steps, dense = estimate(channels, walks)
             total += min(_MULTIPLICATIONS * steps, dense)
             most = max(most, _estimate_bytes(channels, walks, _MULTIPLICATIONS * steps < dense))
-        blocks = [block for block in channels.found.blocks.values() if block is not None]
+        blocks = [b for b in channels.found.blocks.values() if b is not None and b.of_y.size and b.of_x.size]
         sizes = [(channels.most(block), channels.size_of(block)) for block in blocks]
         held = sum(size + 12 * (2 if undirected else 1) * kept for kept, size in sizes)
         channels.costs[undirected] = total, most + held + max((size for _, size in sizes), default=0)

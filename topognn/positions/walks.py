@@ -109,7 +109,9 @@ def find_walks(found: Blocks, undirected: bool) -> list[Walks]:
             for target in sorted(ways):
                 direct = next((step for step in leaving[source] if step.ends[1] == target), None)
                 if not undirected or target >= source or (ways[target] and direct):
-                    walks.append(_make_walks(found, source, target, ways[target], direct))
+                    made = _make_walks(found, source, target, ways[target], direct)
+                    if made.y.counts.shape[1] and made.x.counts.shape[1]:  # not all that is read is padding
+                        walks.append(made)
         found.walks[key] = walks
     result: list[Walks] = found.walks[key]  # type: ignore[assignment]
     return result

@@ -11,7 +11,7 @@ from topognn.errors import TraceError
 from topognn.tracing.assemble import assemble
 from topognn.tracing.capture import Expressions, InputShape, capture
 from topognn.tracing.layout import Layout
-from topognn.tracing.propagate import Propagation
+from topognn.tracing.propagate import propagate
 
 
 def trace(
@@ -56,5 +56,5 @@ def trace(
     captured = capture(model, input_shape)
     expressions = Expressions(model, captured)
     with torch.no_grad():
-        walk = Propagation(captured, expressions, shortcuts, attention, input_padding_nodes)
-        return assemble(walk, expressions)
+        draft = propagate(captured, expressions, shortcuts, attention, input_padding_nodes)
+        return assemble(draft, shortcuts, expressions)

@@ -1,4 +1,4 @@
-"""Give nodes their final ids and turn what the propagation saw into a :class:`Layout`."""
+"""Give nodes their final ids and turn what a walk wrote down into a :class:`Layout`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ import torch
 from torch import Tensor
 
 from topognn.errors import TraceError
-from topognn.tracing.draft import LayerUse, Shortcut
+from topognn.tracing.draft import Draft, LayerUse, Shortcut
 from topognn.tracing.layout import Connection, Layout, Partition, Weights
-from topognn.tracing.operations import transposed_table, window_table
-from topognn.tracing.pooling import split
-from topognn.tracing.propagate import Propagation
+from topognn.tracing.shared_channels import split_shared
+from topognn.tracing.windows import transposed_table, window_table
 
 
-def assemble(walk: Propagation, weights: Weights) -> Layout:
-    """Return the layout of a finished walk. Merged blocks stand where the later one stood."""
-    if not any(isinstance(use, LayerUse) for use in walk.uses):
+def assemble(draft: Draft, shortcuts: str, weights: Weights) -> Layout:
+    """Return the layout of a finished draft. Merged blocks stand where the later one stood."""
+    if not any(isinstance(use, LayerUse) for use in draft.uses):
         raise TraceError("the model has no convolution or linear layer that its input reaches: no graph")
-    final = torch.full((walk.blocks[-1].first + math.prod(walk.blocks[-1].shape) + 1,), -1)
+    final = torch.full((draft.blocks[-1].first + math.prod(draft.blocks[-1].shape) + 1,), -1)
     partitions: list[Partition] = []
-    for block in walk.blocks:
+    for block in draft.blocks:
         if block.merged is not None:
             continue
         offset = partitions[-1].end if partitions else 0
         partitions.append(Partition(block.name, block.shape, offset))
         final[block.first : block.first + partitions[-1].size] = torch.arange(offset, partitions[-1].end)
-    for block in reversed(walk.blocks):  # a block is merged into a later one, whose ids are final by then
+    for block in reversed(draft.blocks):  # a block is merged into a later one, whose ids are final by then
         if block.merged is not None:
             final[block.first : block.first + block.merged.numel()] = final[block.merged]
     bounds = torch.tensor([p.offset for p in partitions[1:]], dtype=torch.int64)
@@ -46,7 +45,7 @@ def assemble(walk: Propagation, weights: Weights) -> Layout:
         return tuple(torch.bincount(torch.bucketize(real.flatten(), bounds, right=True)).nonzero().flatten().tolist())
 
     connections = []
-    for use in walk.uses:
+    for use in draft.uses:
         if isinstance(use, Shortcut):
             target_ids = finish(use.target_ids).flatten(1)
             ends = owners(target_ids)
@@ -56,15 +55,15 @@ def assemble(walk: Propagation, weights: Weights) -> Layout:
             ids = _sources_of_targets(finish(use.ids).flatten(1), target_ids, partitions[number])
             connections.append(_shortcut(use, ids, number, partitions[number], owners(ids)))
         else:
-            block = walk.blocks[use.block]
+            block = draft.blocks[use.block]
             nodes = final[block.first : block.first + math.prod(block.shape)]
             nodes = nodes if use.order is None else final[use.order.flatten()]
             (number,) = owners(nodes)
-            for part in split(use._replace(ids=finish(use.ids))):
+            for part in split_shared(use._replace(ids=finish(use.ids))):
                 connections.append(_layer(part, part.ids, nodes, number, partitions[number], owners(part.ids)))
-    inputs = tuple(owners(final[walk.blocks[n].first].view(1))[0] for n in walk.draft.inputs)
-    outputs = sorted({owner for ids in walk.output for owner in owners(finish(ids))})
-    return Layout(tuple(partitions), tuple(connections), tuple(outputs), walk.shortcuts, weights, inputs)
+    inputs = tuple(owners(final[draft.blocks[n].first].view(1))[0] for n in draft.inputs)
+    outputs = sorted({owner for ids in draft.output for owner in owners(finish(ids))})
+    return Layout(tuple(partitions), tuple(connections), tuple(outputs), shortcuts, weights, inputs)
 
 
 def _layer(
@@ -173,10 +172,7 @@ def _connection(
     is_single = ids.shape[0] == 1
     held_once = bool((holders_indptr.diff() <= 1).all())
     repeats = not held_once
-    if repeats and kernel[2:] == (
-        1,
-        1,
-    ):  # each output reads one position: repeats matter within a position only
+    if repeats and kernel[2:] == (1, 1):  # an output reads one position: repeats matter within a position only
         repeats = _repeats_at_a_position(ids, channels, channels_last, groups)
     return Connection(
         layer=layer,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from topognn.tracing.capture import name_of
-from topognn.tracing.nodes import shape_of
-from topognn.tracing.parameters import unsupported
+from topognn.tracing.nodes import shape_of, unsupported
 
 Labels = tuple[int, ...]
 PRODUCTS = frozenset("matmul mm bmm mv dot addmm addmv addbmm baddbmm einsum tensordot".split())
@@ -77,6 +78,23 @@ def label_attention(query: Sequence[int], key: Sequence[int], value: Sequence[in
         label(value[:-2], column, channel),
         label(lead, row, channel),
     )
+
+
+def arrange(ids: Tensor, labels: Labels, groups: Sequence[Labels]) -> Tensor:
+    """Return ids with one axis a group of labels, in that order; ``(K, size of the first group, ...)``."""
+    order = [labels.index(x) + 1 for group in groups for x in group]
+    sizes = [math.prod(ids.shape[labels.index(x) + 1] for x in group) for group in groups]
+    return ids.permute(0, *order).reshape(ids.shape[0], *sizes)
+
+
+def spread(ids: Tensor, labels: Labels, out: Labels, shape: Sequence[int]) -> Tensor:
+    """Return ids with the axes ``out``, repeated along those that they lack; ``(K, *shape)``."""
+    kept = [x for x in out if x in labels]
+    ids = ids.permute(0, *(labels.index(x) + 1 for x in kept))
+    for axis, x in enumerate(out):
+        if x not in labels:
+            ids = ids.unsqueeze(axis + 1)
+    return ids.expand(-1, *shape)
 
 
 def _label_matrices(left: int, right: int) -> tuple[Labels, Labels, Labels]:

@@ -75,12 +75,14 @@ class Draft:
         blocks: In execution order.
         uses: Of layers, and shortcuts, in execution order.
         inputs: Numbers of the blocks that are inputs of the network.
+        output: Ids of each tensor that the network returns.
     """
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
         self.uses: list[LayerUse | Shortcut] = []
         self.inputs: list[int] = []
+        self.output: list[Tensor] = []
 
     def open(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Open a block and return its ids in the given shape."""
@@ -92,3 +94,19 @@ class Draft:
         """Return a name, with a number behind it if a block has it."""
         taken = sum(b.name == name or b.name.startswith(f"{name}#") for b in self.blocks)
         return f"{name}#{taken + 1}" if taken else name
+
+    def is_whole(self, ids: Tensor, block: int) -> bool:
+        """Tell whether an operand is a block's nodes, each exactly once."""
+        size = math.prod(self.blocks[block].shape)
+        first = self.blocks[block].first
+        if ids.shape[0] != 1 or ids.numel() != size:
+            return False
+        nodes, whole = ids.flatten(), torch.arange(first, first + size)
+        return torch.equal(nodes, whole) or torch.equal(nodes.sort().values, whole)
+
+    def merge(self, block: int, into: int, ids: Tensor, meets: Tensor) -> None:
+        """Make each node of ``block`` the node of block ``into`` that it meets in a sum."""
+        one, other = self.blocks[block], self.blocks[into]
+        one.merged = torch.empty(ids.numel(), dtype=torch.int64)
+        one.merged[ids.flatten() - one.first] = meets.flatten()
+        other.name = f"{one.name}+{other.name}"

@@ -1,4 +1,7 @@
-"""What can be read off a node of an exported graph: shapes, geometry, readers, the module that it is from."""
+"""What can be read off a node of an exported graph: shapes, geometry, readers, the module that it is from.
+
+And the error for a node whose operation has no meaning as a graph, which says where it is.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
+from topognn.errors import UnsupportedOperation
 from topognn.tracing.capture import name_of
 
 Pair = tuple[int, int]
@@ -100,3 +104,14 @@ def module_path(node: Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed([p for p, _ in stack.values()]), "") if stack else ""
     return str(path).split(".parametrizations.")[0]
+
+
+def unsupported(node: Node, why: str = "") -> UnsupportedOperation:
+    """Return the error that says which operation has no graph meaning, and where."""
+    where = module_path(node) or "the model's own forward"
+    return UnsupportedOperation(
+        f"operation {name_of(node)!r} in {where} has no graph meaning yet{': ' if why else ''}{why}. "
+        "Supported: conv1d/2d/3d, transposed ones and linear layers, products with a parameter, embeddings, attention, "
+        "elementwise activations, normalisation, dropout, pooling, mean/sum, up-sampling, data movement, sums and "
+        "products of activations"
+    )

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from topognn.errors import UnsupportedOperation
 from topognn.tracing.capture import Captured, name_of
-from topognn.tracing.nodes import module_path, shape_of
+from topognn.tracing.nodes import shape_of
 
 # Operations after which a weight is the same numbers in another place: rows of a projection, a transpose.
 _VIEWS = frozenset(
@@ -58,14 +57,3 @@ def name_parameter(root: Node, captured: Captured) -> str:
     if name.startswith("parametrizations."):
         name = name.split(".")[1]
     return name.removesuffix("_orig")
-
-
-def unsupported(node: Node, why: str = "") -> UnsupportedOperation:
-    """Return the error that says which operation has no graph meaning, and where."""
-    where = module_path(node) or "the model's own forward"
-    return UnsupportedOperation(
-        f"operation {name_of(node)!r} in {where} has no graph meaning yet{': ' if why else ''}{why}. "
-        "Supported: conv1d/2d/3d, transposed ones and linear layers, products with a parameter, embeddings, attention, "
-        "elementwise activations, normalisation, dropout, pooling, mean/sum, up-sampling, data movement, sums and "
-        "products of activations"
-    )

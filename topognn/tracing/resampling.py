@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topognn.tracing.operations import gather_windows, unite
+from topognn.tracing.operations import unite
+from topognn.tracing.windows import gather_windows
 
 INTERPOLATING = frozenset(
     "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa "

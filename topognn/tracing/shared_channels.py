@@ -15,7 +15,7 @@ from topognn.tracing.draft import LayerUse
 from topognn.tracing.operations import count_distinct
 
 
-def split(use: LayerUse) -> list[LayerUse]:
+def split_shared(use: LayerUse) -> list[LayerUse]:
     """Return a use of a layer as several that make no parallel edges, where that can be done simply.
 
     ``ids`` are final. The first of them is the layer itself, the others have sums of its weights.

@@ -197,6 +197,8 @@ def _tables(c: Connection, target: Piece) -> tuple[Ints, Ints]:
 def _relate(read: Bools, table: Ints, write: Bools) -> Bools:
     """Return which coordinates of the source one tap joins to which of the target."""
     joined = np.where((table >= 0)[:, None], read[table], False)
+    if write.shape[0] == write.shape[1] == np.count_nonzero(write) and write.diagonal().all():
+        return joined.T  # as nearly always: each output element is the node at its own coordinate
     return (joined.T.astype(np.float32) @ write.astype(np.float32)) > 0
 
 

@@ -36,17 +36,23 @@ def write_slowly(folder: RowFolder, row: Mapping[str, Any]) -> None:
     write(folder, row)
 
 
+def count_rows(out: Path) -> int:
+    return len(list((out / "rows").glob("*.parquet"))) if (out / "rows").is_dir() else 0
+
+
 def kill_and_resume(pattern: str, out: Path, times: int) -> None:
-    """Measure ``times`` times, each killed at a random moment; forked, so that a start takes no time."""
+    """Measure ``times`` times, each killed at a random moment after another layer or two; forked, as starts are slow."""
     rng = random.Random(0)
-    for _ in range(times):
+    for kill in range(times):
         if not (child := os.fork()):
             measure_plan(plan_checkpoint(pattern), metrics=METRICS, out=str(out))
             os._exit(0)
-        time.sleep(rng.uniform(0.1, 0.4))
+        while count_rows(out) < LAYERS * kill // times:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        print(len(list((out / "rows").glob("*.parquet"))) if (out / "rows").is_dir() else 0, flush=True)
+        print(count_rows(out), flush=True)
 
 
 if __name__ == "__main__":

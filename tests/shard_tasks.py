@@ -41,7 +41,7 @@ def count_rows(out: Path) -> int:
 
 
 def kill_and_resume(pattern: str, out: Path, times: int) -> None:
-    """Measure ``times`` times, each killed at a random moment after another layer or two; forked, as starts are slow."""
+    """Measure ``times`` times, each killed at a random moment a layer or two later; forked, as starts are slow."""
     rng = random.Random(0)
     for kill in range(times):
         if not (child := os.fork()):

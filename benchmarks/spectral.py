@@ -4,9 +4,9 @@
 
 One process, two threads. SciPy has its matrices ready (adjacency and Laplacian, float64 CSR), and so have we our rows
 where products go by rows; both stop at residuals of 1e-6 of the value, and must agree to 1e-5 of the first eigenvalue
-before anything is timed. Where products go by convolutions, ours work in float32 with sums in float64. The first run of
-each is warm-up. With ``--golden``, the networks at 98 % and 95 % are those of a folder with golden.json, which has the
-paper's own times too: to convert its graph to a matrix, and for both numbers.
+before anything is timed. Our vectors are float32, with sums in float64. The first run of each is warm-up. With
+``--golden``, the networks at 98 % and 95 % are those of a folder with golden.json, which has the paper's own times too:
+to convert its graph to a matrix, and for both numbers.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from tests.architectures import NAMED, Architecture, step
 from topognn.encoding.multipartite import encode_kept
 from topognn.kernels import host, launch
 from topognn.metrics import leading
-from topognn.operators import matrix
 from topognn.operators.matrix import KINDS
 from topognn.tracing.layout import Layout
 
@@ -105,15 +104,14 @@ def test_spectra_take_one_sync_every_five_products(name: str) -> None:
     assert "weigh_crossing" in {entry.kernel for entry in launch.recorded}
 
 
-def test_a_narrow_search_takes_one_sync_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leading, "_LARGE", 0)
-    monkeypatch.setattr(matrix, "_EDGES_A_CONNECTION", -1)
-    monkeypatch.setattr(matrix, "_EDGES_A_MULTIPLICATION", 0)
+def test_a_narrow_search_takes_two_syncs_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leading, "_SHORT", 0)
+    monkeypatch.setattr(leading, "_FIRST_SHARE", 0.3)
     chain = Architecture((4,), tuple(step("linear", n, out=4) for n in range(6)))
     with fake_graph(chain) as graph:
-        few = [9.0, 9.0, *(0.0 for _ in graph.partitions[2:])]  # largest degrees, of which two are of any account
-        glimpse, inner, whole = ([1.0], [1e-3]), ([1e-5], [1e-7]), ([1e-7],)
-        with host.answering(*glimpse, [*few, 8.0], *inner, *whole):
+        few = [9.0, 9.0, *(0.0 for _ in graph.partitions[2:])]  # largest sums, of which two are of any account
+        glimpse, inner, whole = ([1.0], [1e-7]), ([1e-5], [1e-7]), ([1e-7],)
+        with host.answering([*few, *few, *few], *glimpse, [8.0], *inner, *whole):
             assert is_on_cuda(topognn.topometrics(graph, ["spectral_radius"]).tensor)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -20,6 +21,7 @@ from tests.test_golden import load
 from topognn import lanczos
 from topognn.lanczos import find_eigenpairs
 from topognn.metrics import leading
+from topognn.metrics.decay import find_window, limit_blocks
 from topognn.metrics.expansion import find_expansion
 from topognn.metrics.spectral import find_adjacency_eigenvalues, spectral_gap, spectral_radius
 from topognn.operators import matrix
@@ -241,20 +243,26 @@ def test_results_do_not_depend_on_threads(shared: Path) -> None:
     assert all(torch.equal(seen[0], other) for other in seen[1:])
 
 
+@pytest.mark.parametrize("route", ["rows", "connections"])
 @pytest.mark.parametrize("name", sorted(NAMED))
-def test_large_networks_are_searched_where_vectors_can_be(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As every named network is, if a million nodes need not be there for it; by convolutions."""
-    monkeypatch.setattr(leading, "_LARGE", 0)
-    monkeypatch.setattr(matrix, "_EDGES_A_CONNECTION", -1)
-    monkeypatch.setattr(matrix, "_EDGES_A_MULTIPLICATION", 0)
+def test_large_networks_are_searched_where_vectors_can_be(
+    name: str, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As every named network is, if it need not be large for it."""
+    for limit, value in (("_SHORT", 0), ("_FIRST_SHARE", 1), ("_SHARE", 1)):
+        monkeypatch.setattr(leading, limit, value)
+    if route == "connections":
+        monkeypatch.setattr(matrix, "_EDGES_A_CONNECTION", -1)
+        monkeypatch.setattr(matrix, "_EDGES_A_MULTIPLICATION", 0)
     architecture = NAMED[name]
     check(topognn.encode(architecture.build(), architecture.input_shape, architecture.masks()), expansion=False)
 
 
+@pytest.mark.parametrize("route", ["rows", "connections"])
 @pytest.mark.parametrize("heavy", [0, 7, 15])
-def test_a_vector_that_lives_in_one_layer(heavy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_that_lives_in_one_layer(heavy: int, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 16 layers one weighs thirty times more: the search narrows to a few, and finds what a full one does."""
-    monkeypatch.setattr(leading, "_LARGE", 0)
+    monkeypatch.setattr(leading, "_SHORT", 0)
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(40, 40) for _ in range(16)))
     with torch.no_grad():
@@ -262,19 +270,43 @@ def test_a_vector_that_lives_in_one_layer(heavy: int, monkeypatch: pytest.Monkey
     masks = topognn.prune(model, "uniform", 0.5, input_shape=(40,))
     graph = topognn.encode(model, (40,), masks)
     narrowed: list[range] = []
+    kind = matrix.RowProducts if route == "rows" else matrix.ConnectionProducts
+    narrow = kind.narrow
 
-    def narrow(self: matrix.ConnectionProducts, partitions: range) -> matrix.ConnectionProducts:
+    def note(self: Any, partitions: range) -> Any:
         narrowed.append(partitions)
-        return matrix.ConnectionProducts(self._layout, self._weights, partitions)
+        return narrow(self, partitions)
 
-    monkeypatch.setattr(matrix.ConnectionProducts, "narrow", narrow)
-    monkeypatch.setattr(leading, "_GLIMPSE", 4)
-    monkeypatch.setattr(lanczos, "CHECK_EVERY", 1)
-    values = find_adjacency_eigenvalues(graph, 3, route="connections", tolerance=1e-6)
+    monkeypatch.setattr(kind, "narrow", note)
+    values = find_adjacency_eigenvalues(graph, 3, route=route, tolerance=1e-6)  # type: ignore[arg-type]
     want = np.abs(np.linalg.eigvalsh(dense_of(graph, True)))
     assert values.abs().numpy() == pytest.approx(np.sort(want)[::-1][:3], rel=1e-6)
-    (few,) = narrowed
-    assert {heavy, heavy + 1} <= set(few) and len(few) < 17
+    first, few = narrowed
+    assert first == range(heavy, heavy + 2) and set(first) <= set(few) and len(few) < 9
+
+
+@pytest.mark.parametrize("laplacian", [False, True])
+def test_eigenvectors_have_decayed_outside_their_window(laplacian: bool) -> None:
+    """Of networks whose layers' weights differ by orders of magnitude; by their dense matrices' eigenvectors."""
+    sizes = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        model = nn.Sequential(*(nn.Linear(6, 6) for _ in range(12)))
+        with torch.no_grad():
+            for layer in model:
+                layer.weight *= float(torch.randn(1).mul(2).exp())
+        graph = topognn.encode(model, (6,), topognn.prune(model, "uniform", 0.3, input_shape=(6,)))
+        matrix = dense_of(graph, True)
+        values, vectors = np.linalg.eigh(np.diag(matrix.sum(1)) - matrix if laplacian else matrix)
+        order = np.abs(values).argsort()[::-1]
+        norms = limit_blocks(graph, True, laplacian)
+        for count in (1, 3):
+            window = find_window(norms, float(np.abs(values[order[count - 1]])))
+            sizes.append(len(window))
+            for number in set(range(13)) - set(window):
+                part = vectors[graph.partitions[number].offset : graph.partitions[number].end, order[:count]]
+                assert np.linalg.norm(part, axis=0).max() <= 1e-3
+    assert sum(size <= 9 for size in sizes) > 10
 
 
 def test_sums_of_float32_products_keep_their_digits() -> None:

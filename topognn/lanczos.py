@@ -6,6 +6,7 @@ Analysis and Applications, 2000; in blocks, since p vectors together find eigenv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -19,7 +20,7 @@ Which = Literal["largest", "magnitude"]
 BASIS = 24  # vectors that the basis grows to before it is condensed, at least
 _BLOCKS = 16  # blocks that it grows to where there is room: a basis of few blocks forgets too soon
 _ROOM = 2**25  # numbers
-CHECK_EVERY = 5  # products
+CHECK_EVERY = 5  # products, at most
 _ROUNDINGS = 4  # by how much of its last digit a product may be off
 _SPAN = 4096  # products that are added up in float32
 _NOTHING = 1e-100  # stands for the foremost eigenvalue's magnitude where all are 0
@@ -89,8 +90,9 @@ def find_eigenpairs(
     small = torch.zeros(room + block, room, dtype=torch.float64, device=start.device)
     basis[:block] = _orthonormalize(start, every[:known], 0)[0]
     at, whole, products = 0, 0, 0  # `whole`: before it, the next product overlaps with every vector of the basis
+    ahead, before = 1, (0, 1.0)  # a start near what is sought may have found it at once
     while True:
-        for _ in range(min(CHECK_EVERY, (room - at) // block)):
+        for _ in range(min(ahead, (room - at) // block)):
             after = at + block
             near = known + at - block if at > whole else 0
             found, mix, overlap = _orthonormalize(apply(basis[at:after]), every[: known + after], near)
@@ -116,6 +118,7 @@ def find_eigenpairs(
                 f"not {tolerance:.1e}: allow a larger tolerance or more products, or work in float64",
                 pairs,
             )
+        ahead, before = _plan_check(products, worst, before, tolerance), (products, worst)
         if at == room:
             basis[:kept] = turn[:, :kept].T.to(every.dtype) @ basis[:room]
             basis[kept : kept + block] = basis[room:].clone()
@@ -123,6 +126,15 @@ def find_eigenpairs(
             small[:kept, :kept] = torch.diag(values[:kept])
             small[kept : kept + block, :kept] = tail[:, :kept]
             at = whole = kept
+
+
+def _plan_check(products: int, worst: float, before: tuple[int, float], tolerance: float) -> int:
+    """Return after how many products more to look again: when all will have converged, as fast as it went so far."""
+    earlier, worse = before
+    if not tolerance < worst < worse:
+        return CHECK_EVERY
+    needed = math.log(worst / tolerance) / math.log(worse / worst) * (products - earlier)
+    return min(CHECK_EVERY, math.ceil(needed))
 
 
 def plan_basis(block: int, count: int, size: int) -> tuple[int, int]:
@@ -143,20 +155,16 @@ def _orthonormalize(vectors: Tensor, others: Tensor, near: int) -> tuple[Tensor,
     overlap = _dot(vectors, others[near:])
     first = torch.addmm(vectors, overlap.to(vectors.dtype), others[near:], alpha=-1)
     total = _dot(first, others)
-    before, between = _lengths(vectors), _lengths(first)
+    before, between = torch.linalg.vector_norm(vectors, dim=1), torch.linalg.vector_norm(first, dim=1)
     rest = first.addmm_(total.to(first.dtype), others, alpha=-1)
     total[:, near:] += overlap
-    after = _lengths(rest)
+    after = torch.linalg.vector_norm(rest, dim=1)
     eps = torch.finfo(vectors.dtype).eps
     # What the second pass takes most of was in the others' span; what is left of a vector after those of its own block
     # may be no less orthogonal to the others than to half of the digits.
     least = torch.where(after < between / 2, torch.inf, torch.maximum(_ROUNDINGS * eps * before, eps**0.5 * after))
     rows, mix = _gram_schmidt(rest, least)
     return rows, mix, total.T
-
-
-def _lengths(rows: Tensor) -> Tensor:
-    return torch.stack([_dot(row[None], row[None])[0, 0] for row in rows]).sqrt()
 
 
 def _gram_schmidt(vectors: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,11 @@ def add_in(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> T
     """Return, for each node, the sum of ``weights`` (one tensor a connection) over its in-edges; float64."""
     total = torch.zeros(layout.num_nodes, dtype=torch.float64, device=device)
     for connection, weight in zip(layout.connections, weights, strict=True):
-        put_in(connection, sum_in(connection, weight), total)
+        values = sum_in(connection, weight)
+        if connection.target_map is None:
+            total[connection.target_first : connection.target_first + values.numel()] += values
+        else:
+            total[connection.target_map] += values  # a permutation: no element meets another
     return total
 
 
@@ -28,21 +32,9 @@ def add_out(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> 
     """Return, for each node, the sum of ``weights`` (one tensor a connection) over its out-edges; float64."""
     total = torch.zeros(layout.num_nodes, dtype=torch.float64, device=device)
     for connection, weight in zip(layout.connections, weights, strict=True):
-        put_out(connection, sum_out(connection, weight), total)
+        values = sum_out(connection, weight)
+        total[connection.source : connection.source + values.numel()] += values
     return total
-
-
-def put_in(connection: Connection, values: Tensor, total: Tensor) -> None:
-    """Add what :func:`sum_in` returned to the totals of all nodes, in their dtype."""
-    if connection.target_map is None:
-        total[connection.target_first : connection.target_first + values.numel()] += values
-    else:
-        total[connection.target_map] += values  # a permutation: no element meets another
-
-
-def put_out(connection: Connection, values: Tensor, total: Tensor) -> None:
-    """Add what :func:`sum_out` returned to the totals of all nodes, in their dtype."""
-    total[connection.source : connection.source + values.numel()] += values
 
 
 def sum_in(connection: Connection, weights: Tensor) -> Tensor:

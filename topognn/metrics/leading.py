@@ -1,16 +1,13 @@
 """Leading eigenvalues of a graph's matrices, which in large networks live in a few layers.
 
-Between two partitions whose nodes' weighted degrees are at most c and d, the adjacency matrix has no eigenvalue beyond
-the root of c d, and the Laplacian none beyond c + d: where that is less than an eigenvalue, its eigenvector decays. So
-a large network's are first sought in the partitions where they can be large, at a fraction of the work, and the whole
-network's search starts from those.
-
-Source of the bounds: Anderson and Morley, *Eigenvalues of the Laplacian of a graph*, Linear and Multilinear Algebra,
-1985; Berman and Zhang, *On the spectral radius of graphs with cut vertices*, Journal of Combinatorial Theory B, 2001.
+They are first sought in the two partitions that bound them the least, which tells how large they are; then in all those
+where their vectors are (:mod:`topognn.metrics.decay`), if that is a fraction of the work; and the whole network's
+search starts from what is found there.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -21,14 +18,16 @@ from topognn.errors import ConvergenceError
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.lanczos import Eigenpairs, Which, find_eigenpairs
-from topognn.operators.matrix import Route, RowProducts, get_weighted_degrees, pick_products
+from topognn.metrics.decay import find_widest, find_window, limit_blocks
+from topognn.operators.matrix import Route, pick_products
 from topognn.operators.sides import Products
 from topognn.plain_graph import Graph
 
-_LARGE = 1_000_000  # nodes from which on a network is narrowed
-_GLIMPSE = 10  # products that tell roughly how large the eigenvalues are
+_SHORT = 20_000  # nodes below which vectors are float64 at once, and a network is not narrowed
+_GLIMPSE = 20  # products that tell roughly how large the eigenvalues are
+_FIRST_SHARE = 0.125  # of the nodes, that two partitions may have to be worth a glimpse
+_SHARE = 0.5  # of the nodes, that partitions may have to be worth a search of their own
 _NEW = 0.1  # share of new directions where a search begins near what the last one found
-_NEGLIGIBLE = 1e-4  # to what an eigenvector has decayed where it is cut off
 
 
 class Problem(NamedTuple):
@@ -47,7 +46,6 @@ class Problem(NamedTuple):
     collect: Callable[[Tensor], Tensor]
 
 
-Bound = Callable[[float, float], float]
 Pose = Callable[[Products, torch.dtype], Problem]
 
 
@@ -56,9 +54,10 @@ def find_leading(
     name: str,
     pose: Pose,
     count: int,
-    bound: Bound,
     which: Which = "largest",
     *,
+    laplacian: bool = False,
+    squared: bool = False,
     weighted: bool = True,
     tolerance: float = 1e-6,
     route: Route | None = None,
@@ -70,9 +69,9 @@ def find_leading(
         name: What is sought, for a series of graphs: see :func:`begin`.
         pose: From products, of all nodes or of a few partitions', to the problem there.
         count: How many.
-        bound: From the largest weighted degrees of two partitions to the largest of ``count`` eigenvalues, as the
-            operator has them, that edges between them alone could give.
         which: See :func:`topognn.lanczos.find_eigenpairs`.
+        laplacian: Whether the matrix is the graph's Laplacian; its adjacency matrix otherwise.
+        squared: Whether the operator's eigenvalues are the squares of the matrix's.
         weighted: Whether edges count with their weights.
         tolerance: See there.
         route: See :func:`topognn.operators.linear_operator`.
@@ -86,24 +85,31 @@ def find_leading(
             problem.apply, problem.start, count, which, tolerance=tolerance, max_products=max_products
         )
 
+    def approach(graph: MultipartiteGraph, products: Products, problem: Problem, dtype: torch.dtype) -> Tensor:
+        norms = limit_blocks(graph, weighted, laplacian)
+        few = find_widest(norms)
+        if len(few) < 2 or _get_share(graph, few) > _FIRST_SHARE:
+            return problem.start
+        try:
+            found = solve(pose(products.narrow(few), dtype), _GLIMPSE)
+        except ConvergenceError as error:
+            found = cast(Eigenpairs, error.found)
+        (least,) = read(found.values[-1:].abs())
+        few = find_window(norms, math.sqrt(least) if squared else least)
+        if _get_share(graph, few) > _SHARE:
+            return problem.start
+        inner = products.narrow(few)
+        narrow = pose(inner, dtype)
+        vectors = problem.start.new_zeros(problem.start.shape[0], graph.num_nodes)
+        vectors[:, inner.nodes.start : inner.nodes.stop] = narrow.spread(solve(narrow).foremost)
+        return problem.collect(vectors)
+
     def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
         problem = pose(products, dtype)
         start = begin(graph, name, problem.start)
-        if isinstance(products, RowProducts) or len(products.nodes) < _LARGE or start is not problem.start:
-            return remember(graph, name, solve(problem._replace(start=start)))
-        assert isinstance(graph, MultipartiteGraph)
-        try:
-            return solve(problem, _GLIMPSE)
-        except ConvergenceError as error:
-            glimpse = cast(Eigenpairs, error.found)
-        vectors = problem.spread(glimpse.vectors)
-        few = _find_partitions(graph, weighted, bound, glimpse.values.abs().min())
-        if len(few) < len(graph.partitions):
-            inner = products.narrow(few)
-            narrow = pose(inner, dtype)
-            vectors = torch.zeros_like(vectors)
-            vectors[:, inner.nodes.start : inner.nodes.stop] = narrow.spread(solve(narrow).vectors)
-        return remember(graph, name, solve(problem._replace(start=problem.collect(vectors))))
+        if isinstance(graph, MultipartiteGraph) and graph.num_nodes >= _SHORT and start is problem.start:
+            start = approach(graph, products, problem, dtype)
+        return remember(graph, name, solve(problem._replace(start=start)))
 
     return search_products(graph, weighted, search, route)
 
@@ -134,38 +140,18 @@ def search_products(
 ) -> Eigenpairs:
     """Return what ``search`` finds with a graph's products.
 
-    By rows in float64. By convolutions, which are many times slower in float64, in float32 unless that does not reach
-    the tolerance.
+    Vectors are float32, which takes a third of the time, unless that does not reach the tolerance, or they are so short
+    that it does not matter.
     """
-    products = pick_products(graph, weighted, torch.float32, route)
-    if isinstance(products, RowProducts):
-        return search(products, torch.float64)
-    try:
-        return search(products, torch.float32)
-    except ConvergenceError:
-        return search(pick_products(graph, weighted, torch.float64, "connections"), torch.float64)
+    if graph.num_nodes >= _SHORT:
+        try:
+            return search(pick_products(graph, weighted, torch.float32, route), torch.float32)
+        except ConvergenceError:
+            pass
+    return search(pick_products(graph, weighted, torch.float64, route), torch.float64)
 
 
-def _find_partitions(graph: MultipartiteGraph, weighted: bool, bound: Bound, value: Tensor) -> range:
-    """Return the partitions that could give ``value``, all between, and those until its eigenvector has decayed."""
-    degrees = get_weighted_degrees(graph, weighted)
-    numbers = read(torch.stack([*(degrees[p.offset : p.end].max() for p in graph.partitions), value]))
-    *most, least = numbers
-    if least <= 0:  # fewer eigenvalues than were asked for, so far: they may be anywhere
-        return range(len(most))
-    ratios = [0.0] * len(most)
-    for connection in graph.connections:
-        for source in connection.sources:
-            ratio = bound(most[source], most[connection.target]) / least
-            for end in (source, connection.target):
-                ratios[end] = max(ratios[end], ratio)
-    wide = [number for number, ratio in enumerate(ratios) if ratio >= 1]
-    first, last = min(wide, default=0), max(wide, default=len(ratios) - 1)
-    left = right = 1.0
-    while first > 0 and left > _NEGLIGIBLE:
-        first -= 1
-        left *= ratios[first]
-    while last < len(ratios) - 1 and right > _NEGLIGIBLE:
-        last += 1
-        right *= ratios[last]
-    return range(first, last + 1)
+def _get_share(graph: MultipartiteGraph, partitions: range) -> float:
+    """Return the share of a graph's nodes that some partitions have."""
+    first, last = graph.partitions[partitions[0]], graph.partitions[partitions[-1]]
+    return (last.end - first.offset) / graph.num_nodes

@@ -7,9 +7,6 @@ cheaper, the graph's own rows.
 
 from __future__ import annotations
 
-import math
-from operator import add, mul
-
 import torch
 from torch import Tensor
 
@@ -38,7 +35,7 @@ def find_adjacency_eigenvalues(
     Raises:
         ConvergenceError: They were not found to the tolerance.
 
-    One host sync every five products, and one more in a network of a million nodes.
+    One host sync every five products or fewer, and two more in a network of 20,000 nodes.
 
     >>> import networkx
     >>> from topognn.plain import from_networkx
@@ -53,7 +50,7 @@ def find_adjacency_eigenvalues(
             return Problem(products.adjacency, _start(count, _narrow(degrees, products, dtype)), _same, _same)
 
         return find_leading(
-            graph, name, pose, count, _root, "magnitude", weighted=weighted, tolerance=tolerance, route=route
+            graph, name, pose, count, "magnitude", weighted=weighted, tolerance=tolerance, route=route
         ).values
 
     pairs = -(-count // 2)
@@ -64,7 +61,9 @@ def find_adjacency_eigenvalues(
         # The smaller side of a few partitions may be the larger side of all: vectors go by way of both.
         return Problem(gram, start, lambda x: gram.spread(x) + gram.cross(x), gram.collect)
 
-    squares = find_leading(graph, name, pose_one_side, pairs, mul, weighted=weighted, tolerance=tolerance, route=route)
+    squares = find_leading(
+        graph, name, pose_one_side, pairs, squared=True, weighted=weighted, tolerance=tolerance, route=route
+    )
     singular = squares.values.clamp(min=0).sqrt()
     return torch.stack([singular, -singular], 1).flatten()[:count]
 
@@ -79,10 +78,6 @@ def _start(block: int, degrees: Tensor) -> Tensor:
     start = draw_start(block, degrees.shape[1], 0, degrees.device, degrees.dtype) * degrees
     start[:1] = degrees
     return start
-
-
-def _root(c: float, d: float) -> float:
-    return math.sqrt(c * d)
 
 
 def _same(x: Tensor) -> Tensor:
@@ -133,4 +128,5 @@ def spectral_radius(graph: Graph, *, weighted: bool = True) -> Tensor:
         start = near if sides is not None else near * draw_start(1, len(products.nodes), 0, graph.device, dtype)
         return Problem(lambda x: diagonal * x - products.adjacency(x), start, _same, _same)
 
-    return find_leading(graph, f"Laplacian vector, weighted {weighted}", pose, 1, add, weighted=weighted).values[0]
+    name = f"Laplacian vector, weighted {weighted}"
+    return find_leading(graph, name, pose, 1, laplacian=True, weighted=weighted).values[0]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from topognn.encoding.rows import Direction, Rows
@@ -166,14 +167,22 @@ class RowProducts:
     """Products by a kernel over a graph's rows, one work item a row.
 
     Attributes:
-        partitions, nodes: Numbers of those that vectors have values for: all.
+        partitions, nodes: Numbers of those that vectors have values for.
     """
 
-    def __init__(self, graph: Graph, weighted: bool) -> None:
+    def __init__(self, graph: Graph, weighted: bool, partitions: range | None = None) -> None:
+        """Take ``partitions`` to leave out all others, with their edges."""
         self._graph, self._weighted = graph, weighted
-        self.partitions = range(len(graph.partitions)) if isinstance(graph, MultipartiteGraph) else range(0)
-        self.nodes = range(graph.num_nodes)
+        self.partitions, self.nodes = range(0), range(graph.num_nodes)
+        if isinstance(graph, MultipartiteGraph):
+            self.partitions = range(len(graph.partitions)) if partitions is None else partitions
+            first, last = (graph.partitions[self.partitions[end]] for end in (0, -1))
+            self.nodes = range(first.offset, last.end)
         self._held: dict[Direction, Rows] = {}
+
+    def narrow(self, partitions: range) -> RowProducts:
+        """Return the products of the graph that some partitions induce."""
+        return RowProducts(self._graph, self._weighted, partitions)
 
     def out(self, x: Tensor) -> Tensor:
         """Return A x for each row of ``x``."""
@@ -188,12 +197,15 @@ class RowProducts:
         return self._multiply("both", x, side)
 
     def _multiply(self, direction: Direction, x: Tensor, side: Sequence[int] | None = None) -> Tensor:
-        rows = self._rows(direction)
+        rows, nodes = self._rows(direction), self._graph.num_nodes
+        before, after = self.nodes.start, nodes - self.nodes.stop
+        if before or after:  # rows name all nodes
+            x = F.pad(x, (before, after))
         y = torch.empty_like(x) if side is None else torch.zeros_like(x)
-        work = x.shape[0] * rows.num_entries / max(1, self._graph.num_nodes)
-        for first, end in [(0, self._graph.num_nodes)] if side is None else self._ranges(side):
+        work = x.shape[0] * rows.num_entries / max(1, nodes)
+        for first, end in [(self.nodes.start, self.nodes.stop)] if side is None else self._ranges(side):
             multiply_row.launch(end - first, first, rows.indptr, rows.indices, rows.weights, x, y, work=work)
-        return y
+        return y[:, before : nodes - after].contiguous()
 
     def _rows(self, direction: Direction) -> Rows:
         if direction not in self._held:
@@ -208,7 +220,7 @@ class RowProducts:
         """Return the ranges of nodes of some partitions, neighbouring ones joined."""
         assert isinstance(self._graph, MultipartiteGraph)
         ranges: list[tuple[int, int]] = []
-        for number in sorted(side):
+        for number in sorted(set(side).intersection(self.partitions)):
             part = self._graph.partitions[number]
             first = ranges.pop()[0] if ranges and ranges[-1][1] == part.offset else part.offset
             ranges.append((first, part.end))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from torch.nn.utils import prune as torch_prune
 
 import topognn
 from tests.architectures import NAMED
+from tests.naive_attention import Sizes, build
 from tests.test_fake_cuda import CUDA, fake_graph, is_on_cuda
 from topognn.encoding import again
 from topognn.encoding.again import encode_again, start_series
@@ -271,6 +272,19 @@ def test_nothing_is_encoded_while_masks_stay(monkeypatch: pytest.MonkeyPatch) ->
     cheap(5)
     assert encoded[2:] == [{"stem.weight"}]
     assert cheap.history[-1]["log10_paths"] == -math.inf
+
+
+@pytest.mark.parametrize("attention", ["all", "values"])
+def test_attention_is_traced_as_asked(attention: Literal["all", "values"]) -> None:
+    torch.manual_seed(0)
+    net, shape = build(Sizes(), "function"), (Sizes().tokens, Sizes().width)
+    monitor = TopometricsMonitor(net, shape, MASKS_ALONE, every=1, attention=attention)
+    masks = topognn.prune(net, "uniform", 0.4)
+    for name in (None, *masks):
+        masks |= {} if name is None else {name: masks[name].roll(1)}
+        topognn.apply_masks(net, masks)
+        fresh = topognn.encode(net, shape, masks, attention=attention)
+        same_values(monitor.measure(1), topognn.topometrics(fresh, MASKS_ALONE))
 
 
 def test_a_monitor_leaves_the_model_and_random_states_alone() -> None:

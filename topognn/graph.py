@@ -196,6 +196,16 @@ class MultipartiteGraph:
         return self.rows("out").indptr.diff() if by_rows else self.channels.count_targets()
 
     @cached_property
+    def has_in_edges(self) -> Tensor:
+        """Which nodes have in-edges; bool ``(nodes,)``."""
+        return self._raw_in_degrees.bool()
+
+    @cached_property
+    def has_out_edges(self) -> Tensor:
+        """Which nodes have out-edges; bool ``(nodes,)``."""
+        return self.out_degrees.bool()
+
+    @cached_property
     def in_strengths(self) -> Tensor:
         """The sum of the weights of the in-edges of each node; float64 ``(nodes,)``."""
         return add_in(self._layout, DenseWeights(self._kept, torch.float32, weighted=True), self.device)

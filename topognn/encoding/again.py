@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
-from topognn.encoding.degrees import add_in, add_out
+from topognn.encoding.degrees import put_in, put_out, sum_in, sum_out
 from topognn.encoding.kept import KeptWeights, find_mask, take_values, take_weight
 from topognn.graph import Earlier, MultipartiteGraph
 from topognn.kernels.host import read
@@ -62,14 +61,18 @@ def encode_again(
     in_degrees, num_uses, counts = graph.raw_in_degrees, graph.num_uses, {}
     out_degrees = graph.__dict__.get("out_degrees")
     if parts:
-        few = dataclasses.replace(layout, connections=tuple(layout.connections[n] for n, _, _ in parts), found={})
-        moved = add_in(few, [delta for _, _, delta in parts], device).to(torch.int64)
-        in_degrees = in_degrees + moved
-        if out_degrees is not None:
-            out_degrees = out_degrees + add_out(few, [delta for _, _, delta in parts], device).to(torch.int64)
-        *found, added = map(int, read(torch.stack([m.count_nonzero() for _, m, _ in parts] + [moved.sum()])))
-        num_uses += added
-        counts = {number: (mask, count) for (number, mask, _), count in zip(parts, found, strict=True)}
+        in_degrees, sizes = in_degrees.clone(), [mask.count_nonzero() for _, mask, _ in parts]
+        out_degrees = None if out_degrees is None else out_degrees.clone()
+        for number, _, delta in parts:
+            c = layout.connections[number]
+            moved = sum_in(c, delta).to(torch.int64)
+            put_in(c, moved, in_degrees)
+            sizes.append(moved.sum())
+            if out_degrees is not None:
+                put_out(c, sum_out(c, delta).to(torch.int64), out_degrees)
+        found = list(map(int, read(torch.stack(sizes))))
+        num_uses += sum(found[len(parts) :])
+        counts = {number: (mask, count) for (number, mask, _), count in zip(parts, found[: len(parts)], strict=True)}
     kept = list(graph.kept)
     for number, c in enumerate(layout.connections):
         mask, count = counts.get(number, (kept[number].mask, kept[number].count))

@@ -20,11 +20,7 @@ def add_in(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> T
     """Return, for each node, the sum of ``weights`` (one tensor a connection) over its in-edges; float64."""
     total = torch.zeros(layout.num_nodes, dtype=torch.float64, device=device)
     for connection, weight in zip(layout.connections, weights, strict=True):
-        values = sum_in(connection, weight)
-        if connection.target_map is None:
-            total[connection.target_first : connection.target_first + values.numel()] += values
-        else:
-            total[connection.target_map] += values  # a permutation: no element meets another
+        put_in(connection, sum_in(connection, weight), total)
     return total
 
 
@@ -32,9 +28,21 @@ def add_out(layout: Layout, weights: Sequence[Tensor], device: torch.device) -> 
     """Return, for each node, the sum of ``weights`` (one tensor a connection) over its out-edges; float64."""
     total = torch.zeros(layout.num_nodes, dtype=torch.float64, device=device)
     for connection, weight in zip(layout.connections, weights, strict=True):
-        values = sum_out(connection, weight)
-        total[connection.source : connection.source + values.numel()] += values
+        put_out(connection, sum_out(connection, weight), total)
     return total
+
+
+def put_in(connection: Connection, values: Tensor, total: Tensor) -> None:
+    """Add what :func:`sum_in` returned to the totals of all nodes, in their dtype."""
+    if connection.target_map is None:
+        total[connection.target_first : connection.target_first + values.numel()] += values
+    else:
+        total[connection.target_map] += values  # a permutation: no element meets another
+
+
+def put_out(connection: Connection, values: Tensor, total: Tensor) -> None:
+    """Add what :func:`sum_out` returned to the totals of all nodes, in their dtype."""
+    total[connection.source : connection.source + values.numel()] += values
 
 
 def sum_in(connection: Connection, weights: Tensor) -> Tensor:

@@ -127,12 +127,14 @@ def find_unsorted(layout: Layout, direction: Direction) -> list[int]:
 
 def repeats(layout: Layout) -> bool:
     """Tell whether two weights may join the same pair of nodes, so that edges must be combined."""
-    for a in layout.connections:
-        if a.may_repeat:
-            return True
-        if any(b is not a and b.target == a.target and set(a.sources) & set(b.sources) for b in layout.connections):
-            return True
-    return False
+    if "repeats" not in layout.found:
+        layout.found["repeats"] = any(
+            a.may_repeat
+            or any(b.target == a.target and set(a.sources) & set(b.sources) for b in layout.connections[:k])
+            for k, a in enumerate(layout.connections)
+        )
+    found: bool = layout.found["repeats"]
+    return found
 
 
 def _tidy(layout: Layout, rows: Rows, unsorted: Sequence[int]) -> Rows:

@@ -29,20 +29,27 @@ class EffectiveNetwork:
     """The part of a network that is on at least one path from the input to the output.
 
     Attributes:
-        from_input: Which nodes the input reaches; bool ``(nodes,)``.
-        to_output: Which nodes reach the output; bool ``(nodes,)``.
+        forward, backward: 1 for the nodes that the input reaches, or that reach the output, 0 for others.
     """
 
-    from_input: Tensor
-    to_output: Tensor
+    forward: Scaled
+    backward: Scaled
     _graph: MultipartiteGraph
-    _forward: Scaled
-    _backward: Scaled
+
+    @cached_property
+    def from_input(self) -> Tensor:
+        """Which nodes the input reaches; bool ``(nodes,)``."""
+        return torch.cat(self.forward.values) > 0
+
+    @cached_property
+    def to_output(self) -> Tensor:
+        """Which nodes reach the output; bool ``(nodes,)``."""
+        return torch.cat(self.backward.values) > 0
 
     @property
     def num_nodes(self) -> Tensor:
         """The number of nodes on a path; int64 scalar."""
-        return (self.from_input & self.to_output).sum()
+        return (self.from_input & self.to_output).count_nonzero()
 
     @property
     def num_edges(self) -> Tensor:
@@ -57,21 +64,21 @@ class EffectiveNetwork:
         """The kept weights with at least one edge on a path: weight name -> bool tensor of the weight's shape."""
         graph, remembered, earlier = self._graph, self._graph.remembered, self._graph.earlier
         if remembered is None:
-            return find_used(graph, self.from_input, self.to_output)
+            return _by_weight(graph, find_uses(graph, self.forward.values, self.backward.values))
         before: list[Tensor | None] = [None] * len(graph.connections)
         if earlier is not None and "used" in earlier.remembered:
             then = earlier.remembered
             for number, c in enumerate(graph.connections):
-                same = earlier.same[number] and self._backward.is_same(then["effective backward"], c.target)
-                if same and all(self._forward.is_same(then["effective forward"], n) for n in c.sources):
+                same = earlier.same[number] and self.backward.is_same(then["effective backward"], c.target)
+                if same and all(self.forward.is_same(then["effective forward"], n) for n in c.sources):
                     before[number] = then["used"][number]
-        remembered["used"] = find_uses(graph, self.from_input, self.to_output, before)
+        remembered["used"] = find_uses(graph, self.forward.values, self.backward.values, before)
         return _by_weight(graph, remembered["used"])
 
     @cached_property
     def kept(self) -> Tensor:
         """The number of such weights of each weight tensor, in the order of :attr:`masks`; int64 ``(tensors,)``."""
-        return torch.stack([mask.sum() for mask in self.masks.values()])
+        return torch.stack([mask.count_nonzero() for mask in self.masks.values()])
 
     @property
     def density(self) -> Tensor:
@@ -81,7 +88,7 @@ class EffectiveNetwork:
     @property
     def num_collapsed(self) -> Tensor:
         """The number of weight tensors without any such weight: layers that have collapsed; int64 scalar."""
-        return (self.kept == 0).sum()
+        return (self.kept == 0).count_nonzero()
 
 
 def find_effective(graph: MultipartiteGraph) -> EffectiveNetwork:
@@ -101,33 +108,37 @@ def find_effective(graph: MultipartiteGraph) -> EffectiveNetwork:
         return sweep_graph(graph, name, lambda before: run(layout, weights, saturate=True, before=before))
 
     forward, backward = sweep("effective forward", sweep_forward), sweep("effective backward", sweep_backward)
-    reached, reaching = torch.cat(forward.values) > 0, torch.cat(backward.values) > 0
-    return EffectiveNetwork(reached, reaching, graph, forward, backward)
+    return EffectiveNetwork(forward, backward, graph)
 
 
 def find_used(graph: MultipartiteGraph, sources: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Return the kept weights with an edge from one of ``sources`` to one of ``targets``, bool ``(nodes,)`` both."""
-    return _by_weight(graph, find_uses(graph, sources, targets, [None] * len(graph.connections)))
+    sizes = [part.size for part in graph.partitions]
+    uses = find_uses(graph, torch.split(sources.float(), sizes), torch.split(targets.float(), sizes))
+    return _by_weight(graph, uses)
 
 
 def find_uses(
-    graph: MultipartiteGraph, sources: Tensor, targets: Tensor, known: Sequence[Tensor | None]
+    graph: MultipartiteGraph,
+    sources: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    known: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor]:
     """Return, for each connection, its kept weights with an edge from ``sources`` to ``targets``, in kernel form.
 
-    Where ``known`` holds them, they are taken from there.
+    Both are float32 ``(size,)`` a partition, 1 or 0. Where ``known`` holds a connection's, it is taken from there.
     """
     layout = graph.layout
     found = []
     with exact_convolutions():
-        for c, k, have in zip(layout.connections, graph.kept, known, strict=True):
-            mask = torch.zeros_like(k.mask) if have is None else have
-            if have is None and c.sources and c.weight is not None:
-                first, end = get_window(layout, c)
-                elements = gather_elements(c, sources[None, first:end].float(), first)
-                reached = targets[None, c.target_first : c.target_first + c.num_targets].float()
-                mask = k.mask & (count_uses(c, elements, to_elements(c, reached)) > 0.5)
-            found.append(mask)
+        for number, (c, k) in enumerate(zip(layout.connections, graph.kept, strict=True)):
+            mask = None if known is None else known[number]
+            if mask is None and c.sources and c.weight is not None:
+                window = sources[min(c.sources) : max(c.sources) + 1]
+                values = window[0] if len(window) == 1 else torch.cat(list(window))
+                elements = gather_elements(c, values[None], get_window(layout, c)[0])
+                mask = k.mask & (count_uses(c, elements, to_elements(c, targets[c.target][None])) > 0.5)
+            found.append(torch.zeros_like(k.mask) if mask is None else mask)
     return found
 
 

@@ -14,17 +14,17 @@ from topognn.graph import MultipartiteGraph
 
 def find_sinks(graph: MultipartiteGraph) -> Tensor:
     """Return which nodes outside the output partitions have in-edges but no out-edges; bool ``(nodes,)``."""
-    return (graph.out_degrees == 0) & (graph.in_degrees > 0) & ~graph.is_output
+    return graph.has_in_edges & ~(graph.has_out_edges | graph.is_output)
 
 
 def find_sources(graph: MultipartiteGraph) -> Tensor:
     """Return which nodes outside the input partition have out-edges but no in-edges; bool ``(nodes,)``."""
-    return (graph.in_degrees == 0) & (graph.out_degrees > 0) & ~graph.is_input
+    return graph.has_out_edges & ~(graph.has_in_edges | graph.is_input)
 
 
 def find_disconnected(graph: MultipartiteGraph) -> Tensor:
     """Return which nodes have no edges at all; bool ``(nodes,)``."""
-    return (graph.in_degrees == 0) & (graph.out_degrees == 0)
+    return ~(graph.has_in_edges | graph.has_out_edges)
 
 
 def sink_nodes(graph: MultipartiteGraph) -> Tensor:
@@ -34,7 +34,7 @@ def sink_nodes(graph: MultipartiteGraph) -> Tensor:
     >>> sink_nodes(example_graph())
     tensor(1)
     """
-    return find_sinks(graph).sum()
+    return find_sinks(graph).count_nonzero()
 
 
 def source_nodes(graph: MultipartiteGraph) -> Tensor:
@@ -44,7 +44,7 @@ def source_nodes(graph: MultipartiteGraph) -> Tensor:
     >>> source_nodes(example_graph())
     tensor(1)
     """
-    return find_sources(graph).sum()
+    return find_sources(graph).count_nonzero()
 
 
 def disconnected_nodes(graph: MultipartiteGraph) -> Tensor:
@@ -54,7 +54,7 @@ def disconnected_nodes(graph: MultipartiteGraph) -> Tensor:
     >>> disconnected_nodes(example_graph())
     tensor(5)
     """
-    return find_disconnected(graph).sum()
+    return find_disconnected(graph).count_nonzero()
 
 
 def removable_out_edges(graph: MultipartiteGraph) -> Tensor:

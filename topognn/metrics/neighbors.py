@@ -29,7 +29,7 @@ def one_hop(graph: Graph) -> Tensor:
     >>> one_hop(example_graph())
     tensor(1.6842, dtype=torch.float64)
     """
-    return graph.out_degrees.double().mean() + 1
+    return graph.out_degrees.sum().double() / graph.num_nodes + 1
 
 
 def two_hop(graph: Graph) -> Tensor:

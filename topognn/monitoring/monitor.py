@@ -43,7 +43,7 @@ class TopometricsMonitor:
         input_shape: Of one input without the batch, such as ``(3, 32, 32)``.
         metrics: Names of :data:`topognn.METRICS`; by default a few that cost least (:data:`CHEAP`).
         every: Steps between measurements.
-        shortcuts: See :func:`topognn.trace`.
+        shortcuts, attention: See :func:`topognn.trace`.
 
     Attributes:
         history: What was measured at which step: a :class:`~topognn.monitoring.history.History`.
@@ -73,6 +73,7 @@ class TopometricsMonitor:
         every: int = 100,
         *,
         shortcuts: Literal["parametric", "all"] = "parametric",
+        attention: Literal["all", "values"] = "all",
     ) -> None:
         if every < 1:
             raise TrainingError(f"every={every} is no number of steps: give at least 1.")
@@ -84,7 +85,7 @@ class TopometricsMonitor:
         self.every = every
         self.history = History(self._names)
         self._model = model
-        self._layout = trace(model, input_shape, shortcuts=shortcuts)
+        self._layout = trace(model, input_shape, shortcuts=shortcuts, attention=attention)
         self._graph: MultipartiteGraph | None = None
         self._prunable = list(prunable_weights(model))
         self._pruned: dict[str, Tensor] = {}  # at the last call, by masks in force

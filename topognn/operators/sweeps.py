@@ -178,9 +178,10 @@ def sweep_rows(graph: MultipartiteGraph, direction: Literal["in", "out"]) -> Sca
 
 
 def _nothing(layout: Layout, like: Tensor) -> Scaled:
-    """Return zero for every node."""
-    values = [like.new_zeros(part.size) for part in layout.partitions]
-    return Scaled(values, [like.new_zeros((), dtype=torch.float64) for _ in values])
+    """Return zero for every node, in memory that all partitions share: values are replaced, never written to."""
+    sizes = [part.size for part in layout.partitions]
+    zeros, exponent = like.new_zeros(max(sizes)), like.new_zeros((), dtype=torch.float64)
+    return Scaled([zeros[:size] for size in sizes], [exponent] * len(sizes))
 
 
 def _take_over(

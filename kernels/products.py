@@ -53,3 +53,32 @@ def add_holders(i, lane, width, holders_indptr, holders, elements, nodes):  # ty
         for k in range(holders_indptr[i], holders_indptr[i + 1]):
             total += elements[j, holders[k]]
         nodes[j, i] = total
+
+
+@kernel(
+    *(
+        f"int64, int64, int64, int64[::1], int64[::1], float32[::1], {value}[:, ::1], {value}[:, ::1]"
+        for value in ("float32", "float64")
+    ),
+    fastmath=True,
+)
+def add_shifted(i, lane, width, span, run, area, indptr, offsets, weights, x, y):  # type: ignore[no-untyped-def]
+    """Add to ``span`` places of a channel of ``y`` its taps' weights times the places of ``x`` from their offsets on.
+
+    A channel of ``y`` has ``area`` places, of which the first ``run`` are made. Without weights each is 1.
+    """
+    blocks = (run + span - 1) // span
+    channel = i // blocks
+    begin = i % blocks * span
+    count = np.uint64(min(span, run - begin))
+    target = np.uint64(channel * area + begin)
+    for j in range(x.shape[0]):
+        read = x[j]
+        written = y[j]
+        for t in range(indptr[channel], indptr[channel + 1]):
+            source = np.uint64(offsets[t] + begin)
+            weight = x.dtype.type(1)
+            if weights.size > 0:
+                weight = x.dtype.type(weights[t])
+            for k in range(np.uint64(lane), count, np.uint64(width)):  # a lane meets none but its own places
+                written[target + k] += weight * read[source + k]

@@ -19,6 +19,8 @@ from topognn.encoding.multipartite import encode_kept
 from topognn.kernels import host, launch
 from topognn.metrics import leading
 from topognn.operators.matrix import KINDS
+from topognn.operators.products import pull, push
+from topognn.operators.sparse import SparseWeights, is_shifted, prefers_sparse
 from topognn.tracing.layout import Layout
 
 CUDA = torch.device("cuda", 0)
@@ -91,6 +93,18 @@ def test_operators_on_cuda(name: str, route: str) -> None:
             assert is_on_cuda(operator(torch.empty(2, graph.num_nodes, device=CUDA)))
     wanted = {"multiply_row"} if route == "rows" else {"add_holders"} if name == "pool before conv" else set()
     assert wanted <= {entry.kernel for entry in launch.recorded}
+
+
+@pytest.mark.parametrize("name", ["grouped", "residual projection"])
+def test_sparse_weights_on_cuda(name: str) -> None:
+    with fake_graph(name) as graph:
+        for c, kept in zip(graph.connections, graph.kept, strict=True):
+            assert not prefers_sparse(c, kept)  # dense convolutions have a GPU's library
+            if is_shifted(c):
+                weights = SparseWeights(c, kept, torch.float32, weighted=True)
+                assert is_on_cuda(push(c, weights, torch.empty(2, c.num_sources, device=CUDA), c.source))
+                assert is_on_cuda(pull(c, weights, torch.empty(2, c.num_targets, device=CUDA)))
+    assert "add_shifted" in {entry.kernel for entry in launch.recorded}
 
 
 @pytest.mark.parametrize("name", ["pool before conv", "residual projection"])  # with two sides, and without

@@ -16,6 +16,8 @@ from topognn import metrics
 from topognn.kernels import check, launch
 from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_max, atomic_min
 from topognn.operators.matrix import KINDS
+from topognn.operators.products import get_window, pull, push
+from topognn.operators.sparse import SparseWeights, is_shifted
 
 in_simulator = pytest.mark.skipif(numba.config.ENABLE_CUDASIM, reason="the simulator replaces the compiler")
 
@@ -202,8 +204,22 @@ def check_networks(layout: topognn.Layout, masks: dict[str, torch.Tensor], devic
         for route in ("rows", "connections"):
             a, b = (topognn.linear_operator(g, kind, route=route)(x.to(g.device)).cpu() for g in (here, there))
             assert torch.allclose(a, b, rtol=1e-10, atol=1e-12)
+    for numbers in zip(*(sum_back_and_forth(g) for g in (here, there)), strict=True):
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-12)
     a, b = (metrics.find_layer_expansion(g).cpu() for g in (here, there))
     assert torch.allclose(a, b, rtol=1e-4)
+
+
+def sum_back_and_forth(graph: topognn.MultipartiteGraph) -> list[float]:
+    """Go to and fro through each layer, one kept weight after the other; return what comes of it."""
+    sums = []
+    for c, kept in zip(graph.connections, graph.kept, strict=True):
+        if is_shifted(c):
+            weights = SparseWeights(c, kept, torch.float64, weighted=True)
+            first, end = get_window(graph.layout, c)
+            x = torch.linspace(-1, 2, end - first, dtype=torch.float64).to(graph.device)[None]
+            sums.append(float(pull(c, weights, push(c, weights, x, first)).square().sum()))
+    return sums
 
 
 @pytest.mark.gpu

@@ -19,10 +19,12 @@ from tests.naive_attention import Sizes, build
 from tests.test_fake_cuda import CUDA, fake_graph, is_on_cuda
 from topognn.encoding import again
 from topognn.encoding.again import encode_again, start_series
+from topognn.encoding.kept import KeptWeights
 from topognn.errors import TrainingError, UnknownNameError
 from topognn.kernels import host
 from topognn.monitoring import monitor as monitoring
 from topognn.monitoring.monitor import CHEAP, TopometricsMonitor
+from topognn.operators import sparse
 from topognn.pruning.dynamic import RigL
 
 QUICK = [name for name, metric in topognn.METRICS.items() if metric.group != "expansion"]
@@ -104,6 +106,36 @@ def test_only_what_a_change_touches_is_computed_again(monkeypatch: pytest.Monkey
     assert calls.count("push 2") == 2 and sum(call.startswith("push") for call in calls) == 5
     assert [call for call in calls if call.startswith("pull")] == ["pull 2"]
     assert [call for call in calls if call.startswith("count_uses")] == ["count_uses 2"]
+
+
+@pytest.mark.parametrize("name", ["grouped", "residual projection"])
+def test_sparse_weights_of_a_series_are_those_of_its_masks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "_DENSE_A_PLACE", math.inf)  # as if images were large
+    test_graphs_of_a_series_are_those_of_fresh_encodings(name)
+
+
+def test_sparse_weights_are_found_once_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "_DENSE_A_PLACE", math.inf)
+    found: list[str] = []
+
+    def counted(weights: Any, *args: Any) -> Any:
+        found.append(args[0].layer)
+        return real(weights, *args)
+
+    real = KeptWeights.by_output
+    monkeypatch.setattr(KeptWeights, "by_output", counted)
+    net = nn.Sequential(*(nn.Conv2d(2, 2, 3, padding=1) for _ in range(4)))
+    layout = topognn.trace(net, (2, 5, 5))
+    assert layout.weights is not None
+    masks = topognn.prune(net, "uniform", 0.5)
+    graph = start_series(topognn.encode(layout, masks=masks))
+    for changed, expected in ((None, ["0", "1", "2", "3"]), ("2.weight", ["2"]), ("0.weight", ["0"])):
+        if changed:
+            masks[changed] = ~masks[changed]
+            graph = encode_again(graph, masks, layout.weights(), {changed}, values=False)
+        found.clear()
+        topognn.topometrics(graph, ["log10_paths", "paths"])
+        assert found == expected
 
 
 def test_one_sync_if_masks_changed_and_none_otherwise() -> None:

@@ -10,9 +10,11 @@ from torch import Tensor
 import topognn
 from tests.architectures import NAMED, Architecture, architectures
 from tests.conftest import edges_of
-from topognn.operators import linear_operator
-from topognn.operators.matrix import KINDS, pick_products
+from topognn.operators import linear_operator, sparse
+from topognn.operators.matrix import KINDS, ConnectionProducts, pick_products
+from topognn.operators.products import pull, push
 from topognn.operators.sides import Gram, find_sides
+from topognn.operators.sparse import SparseWeights, is_shifted, prefers_sparse
 
 
 def encode(architecture: Architecture, shortcuts: str) -> topognn.MultipartiteGraph:
@@ -56,6 +58,21 @@ def check(architecture: Architecture, shortcuts: str) -> None:
         rounding = 1e-6 if graph.has_parallel_edges else 1e-13
         assert float((rows - connections).abs().max()) <= rounding * float(rows.abs().max())
         check_sides(graph, weighted, matrix, routes)
+        if routes[-1] == "connections":
+            products = weight_by_weight(graph, weighted)
+            assert torch.allclose(products.adjacency(x), x @ (matrix + matrix.T), rtol=1e-6, atol=1e-6)
+            assert torch.allclose(products.out(x[:1]), x[:1] @ matrix.T, rtol=1e-6, atol=1e-6)
+
+
+def weight_by_weight(graph: topognn.MultipartiteGraph, weighted: bool) -> ConnectionProducts:
+    """Products by sparse weights wherever they can be, be they few or many."""
+    weights = [
+        SparseWeights(c, k, torch.float64, weighted)
+        if is_shifted(c)
+        else (k.magnitude if weighted else k.mask).double()
+        for c, k in zip(graph.connections, graph.kept, strict=True)
+    ]
+    return ConnectionProducts(graph.layout, weights)  # type: ignore[arg-type]
 
 
 def check_sides(graph: topognn.MultipartiteGraph, weighted: bool, matrix: Tensor, routes: list[str]) -> None:
@@ -84,6 +101,35 @@ def test_named_architectures(name: str, shortcuts: str) -> None:
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_architectures(architecture: Architecture) -> None:
     check(architecture, "all")
+
+
+def test_images_of_several_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sparse._SPAN, "cpu", 5)
+    for name in ("grouped", "residual projection", "pool before conv"):
+        check(NAMED[name], "parametric")
+
+
+def test_few_weights_of_large_images_are_convolved_one_by_one() -> None:
+    net = torch.nn.Sequential(
+        *(torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.Conv2d(4, 4, 3, 2, 1), torch.nn.Conv2d(4, 4, 3, padding=1)),
+        *(torch.nn.Conv2d(4, 8, 16), torch.nn.Flatten(), torch.nn.Linear(8, 8)),
+    )
+    masks = topognn.prune(net, "uniform", 0.9)
+    masks["2.weight"] = torch.ones(4, 4, 3, 3, dtype=torch.bool)
+    graph = topognn.encode(net, (4, 32, 32), masks)
+    picked = [prefers_sparse(c, k) for c, k in zip(graph.connections, graph.kept, strict=True)]
+    assert picked == [True, False, False, False, False]  # strided, dense, and those of a single place
+    dense = torch.nn.functional.conv2d
+    for dtype in (torch.float32, torch.float64):
+        c, k = graph.connections[0], graph.kept[0]
+        weights = SparseWeights(c, k, dtype, weighted=True)
+        x = torch.rand(2, c.num_elements, dtype=dtype, generator=torch.Generator().manual_seed(0))
+        want = dense(
+            x.view(2, 4, 32, 32), net[0].weight.detach().abs().to(dtype) * masks["0.weight"], padding=1
+        ).flatten(1)
+        assert torch.allclose(push(c, weights, x, c.source), want, rtol=1e-5)
+        y = torch.rand(2, c.num_targets, dtype=dtype, generator=torch.Generator().manual_seed(1))
+        assert (pull(c, weights, y) * x).sum() == pytest.approx(float((want * y).sum()), rel=1e-5)
 
 
 def test_plain_graphs_with_loops_and_parallel_edges() -> None:

@@ -15,6 +15,8 @@ from tests.architectures import NAMED
 from tests.test_simulator import simulated
 from topognn.metrics.expansion import Expansion
 from topognn.operators.matrix import get_weighted_degrees
+from topognn.operators.products import get_window, pull, push
+from topognn.operators.sparse import SparseWeights, is_shifted
 
 pytestmark = pytest.mark.skipif(
     not numba.config.ENABLE_CUDASIM, reason="needs NUMBA_ENABLE_CUDASIM=1: set it to run the CUDA simulator"
@@ -27,6 +29,13 @@ def results(graph: topognn.MultipartiteGraph) -> list[torch.Tensor]:
     found = [topognn.linear_operator(graph, weighted=weighted, route="rows")(x) for weighted in (True, False)]
     found.append(topognn.linear_operator(graph, "out", route="rows", dtype=torch.float32)(x.float()))
     found.append(topognn.linear_operator(graph, "out", route="connections")(x))
+    for c, kept in zip(graph.connections, graph.kept, strict=True):
+        for dtype in (torch.float32, torch.float64):
+            if is_shifted(c):
+                weights = SparseWeights(c, kept, dtype, weighted=dtype == torch.float32)
+                first, end = get_window(graph.layout, c)
+                found.append(push(c, weights, x[:, first:end].to(dtype), first))
+                found.append(pull(c, weights, found[-1]))
     for weighted in (True, False):
         degrees = get_weighted_degrees(graph, weighted)
         found.append(Expansion(x.sum(), x[1].sin(), graph, degrees, weighted).conductance)
@@ -45,5 +54,5 @@ def test_simulator_equals_cpu(name: str, width: int) -> None:
         got = results(graph)
     for a, b in zip(got, want, strict=True):
         assert torch.allclose(a, b, rtol=1e-6 if a.dtype == torch.float32 else 1e-12, atol=1e-12, equal_nan=True)
-    assert {"multiply_row", "weigh_crossing"} <= seen
+    assert {"multiply_row", "weigh_crossing", "add_shifted"} <= seen
     assert ("add_holders" in seen) == (name == "pooled conv plus identity")

@@ -16,7 +16,7 @@ from topognn.kernels.host import read
 def start_series(graph: MultipartiteGraph) -> MultipartiteGraph:
     """Make a graph remember its analyses, for :func:`encode_again` to begin from; return it.
 
-    That takes some values a node for as long as the graph lives.
+    That takes some values a node, and an index a kept weight, for as long as the graph lives.
     """
     graph.remembered = {}
     return graph

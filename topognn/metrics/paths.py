@@ -17,7 +17,16 @@ from torch import Tensor
 from topognn.encoding.kept import DenseWeights
 from topognn.graph import MultipartiteGraph
 from topognn.operators.products import exact_convolutions, get_window, push
-from topognn.operators.sweeps import Scaled, add_scaled, sweep_backward, sweep_forward, sweep_graph, sweep_rows
+from topognn.operators.sparse import SparseWeights
+from topognn.operators.sweeps import (
+    Scaled,
+    add_scaled,
+    find_patterns,
+    sweep_backward,
+    sweep_forward,
+    sweep_graph,
+    sweep_rows,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +39,7 @@ class Paths:
 
     forward: Scaled
     _graph: MultipartiteGraph
-    _weights: Sequence[Tensor]
+    _weights: Sequence[Tensor | SparseWeights]
     _sweep_back: Callable[[], Scaled]
 
     @cached_property
@@ -108,10 +117,11 @@ def find_paths(graph: MultipartiteGraph, *, weighted: bool = False) -> Paths:
     >>> found.total, found.forward.plain()[-2:], found.per_weight
     (tensor(8., dtype=torch.float64), tensor([4., 4.], dtype=torch.float64), tensor(2.2857, dtype=torch.float64))
     """
-    weights = DenseWeights(graph.kept, torch.float64, weighted=weighted)
     layout = graph.layout
     if weighted:
+        weights: Sequence[Tensor | SparseWeights] = DenseWeights(graph.kept, torch.float64, weighted=True)
         return Paths(sweep_forward(layout, weights), graph, weights, lambda: sweep_backward(layout, weights))
+    weights = find_patterns(graph, torch.float64)
     if graph.has_parallel_edges:
         return Paths(sweep_rows(graph, "in"), graph, weights, lambda: sweep_rows(graph, "out"))
     return Paths(

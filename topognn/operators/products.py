@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from topognn.kernels.products import add_holders
+from topognn.operators.sparse import SparseWeights
 from topognn.operators.volumes import convolve_volume, convolve_volume_back, count_volume_uses, is_volume
 from topognn.tracing.layout import Connection, Layout, swap_channels
 
@@ -37,12 +38,12 @@ def exact_convolutions() -> Iterator[None]:
         yield
 
 
-def push(connection: Connection, weight: Tensor, values: Tensor, first: int) -> Tensor:
+def push(connection: Connection, weight: Tensor | SparseWeights, values: Tensor, first: int) -> Tensor:
     """Return what each target node gets along the edges: the sum over its in-edges of weight times source value.
 
     Args:
         connection: The connection.
-        weight: In kernel form, in the dtype of ``values``; differentiable.
+        weight: In kernel form, in the dtype of ``values``; differentiable unless sparse.
         values: ``(batch, nodes of the window)``; differentiable.
         first: The window's first node.
 
@@ -52,7 +53,7 @@ def push(connection: Connection, weight: Tensor, values: Tensor, first: int) -> 
     return to_nodes(connection, convolve(connection, weight, gather_elements(connection, values, first)))
 
 
-def pull(connection: Connection, weight: Tensor, values: Tensor) -> Tensor:
+def pull(connection: Connection, weight: Tensor | SparseWeights, values: Tensor) -> Tensor:
     """Return what each node from ``connection.source`` on gets back along its out-edges.
 
     ``values`` are the target partition's, ``(batch, targets)``; the result is ``(batch, connection.num_sources)``.
@@ -83,11 +84,13 @@ def gather_elements(connection: Connection, values: Tensor, first: int) -> Tenso
     return total
 
 
-def convolve(connection: Connection, weight: Tensor, elements: Tensor) -> Tensor:
+def convolve(connection: Connection, weight: Tensor | SparseWeights, elements: Tensor) -> Tensor:
     """Return the layer's output for the given input elements; ``(batch, targets)`` in target order."""
     c, batch = connection, elements.shape[0]
     if c.weight is None:
         return elements
+    if isinstance(weight, SparseWeights):
+        return weight.forward.apply(elements)
     if c.transposed:
         return convolve_back(_mirror(c), _turn(c, weight), elements)
     if _is_linear(c):
@@ -100,11 +103,13 @@ def convolve(connection: Connection, weight: Tensor, elements: Tensor) -> Tensor
     return F.conv2d(_window(c, elements), weight, None, c.stride, 0, c.dilation, c.groups).view(batch, -1)
 
 
-def convolve_back(connection: Connection, weight: Tensor, targets: Tensor) -> Tensor:
+def convolve_back(connection: Connection, weight: Tensor | SparseWeights, targets: Tensor) -> Tensor:
     """Return the transpose of :func:`convolve` applied to target values; ``(batch, elements)``."""
     c, batch = connection, targets.shape[0]
     if c.weight is None:
         return targets
+    if isinstance(weight, SparseWeights):
+        return weight.backward.apply(targets)
     if c.transposed:
         return convolve(_mirror(c), _turn(c, weight), targets)
     if _is_linear(c):

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from topognn.encoding.kept import DenseWeights
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.products import multiply_row
 from topognn.operators.products import exact_convolutions, pull, push
+from topognn.operators.sparse import LayerWeights, SparseWeights, prefers_sparse
 from topognn.tracing.layout import Connection, Layout
 
 # From here on a partition's values are scaled down: a layer more, or a product of two, still fits.
@@ -75,6 +77,27 @@ def sweep_graph(graph: MultipartiteGraph, name: str, run: Callable[[Before | Non
     return found
 
 
+def find_patterns(graph: MultipartiteGraph, dtype: torch.dtype) -> Sequence[Tensor | SparseWeights]:
+    """Return, for each connection, 1 where a weight is kept; sparse in a series of graphs, whose forms are remembered.
+
+    Once used, a sparse form costs more than it saves.
+    """
+    dense = DenseWeights(graph.kept, dtype, weighted=False)
+    if graph.remembered is None:
+        return dense
+    name = f"patterns, {dtype}"
+    if name not in graph.remembered:
+        sparse: list[SparseWeights | None] = [
+            SparseWeights(c, kept, dtype, weighted=False) if prefers_sparse(c, kept) else None
+            for c, kept in zip(graph.connections, graph.kept, strict=True)
+        ]
+        if graph.earlier is not None and name in graph.earlier.remembered:
+            before = zip(graph.earlier.remembered[name], graph.earlier.same, sparse, strict=True)
+            sparse = [then if is_same else now for then, is_same, now in before]
+        graph.remembered[name] = sparse
+    return LayerWeights(dense, graph.remembered[name])
+
+
 def add_scaled(terms: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Return the sum of ``value * 2**exponent`` as one value with the largest exponent that occurs."""
     if len(terms) == 1:
@@ -100,13 +123,14 @@ def order_partitions(layout: Layout) -> list[int]:
 
 
 def sweep_forward(
-    layout: Layout, weights: Sequence[Tensor], *, saturate: bool = False, before: Before | None = None
+    layout: Layout, weights: Sequence[Tensor | SparseWeights], *, saturate: bool = False, before: Before | None = None
 ) -> Scaled:
     """Return, for each node, the sum over all paths from the input to it of the product of their edges' weights.
 
     Args:
         layout: The layout.
-        weights: One tensor a connection in kernel form, not negative; differentiable. Their dtype is that of the work.
+        weights: One tensor a connection in kernel form, not negative; differentiable unless sparse.
+            Their dtype is that of the work.
         saturate: Replace every value by 1 where it is above 1/2: with 0/1 weights, whether there is a path at all.
         before: An earlier result to begin from.
     """
@@ -125,7 +149,7 @@ def sweep_forward(
 
 
 def sweep_backward(
-    layout: Layout, weights: Sequence[Tensor], *, saturate: bool = False, before: Before | None = None
+    layout: Layout, weights: Sequence[Tensor | SparseWeights], *, saturate: bool = False, before: Before | None = None
 ) -> Scaled:
     """Return, for each node, the sum over all paths from it to the output: see :func:`sweep_forward`."""
     found = _nothing(layout, weights[0])
@@ -177,10 +201,11 @@ def sweep_rows(graph: MultipartiteGraph, direction: Literal["in", "out"]) -> Sca
     return found
 
 
-def _nothing(layout: Layout, like: Tensor) -> Scaled:
+def _nothing(layout: Layout, like: Tensor | SparseWeights) -> Scaled:
     """Return zero for every node, in memory that all partitions share: values are replaced, never written to."""
     sizes = [part.size for part in layout.partitions]
-    zeros, exponent = like.new_zeros(max(sizes)), like.new_zeros((), dtype=torch.float64)
+    zeros = torch.zeros(max(sizes), dtype=like.dtype, device=like.device)
+    exponent = torch.zeros((), dtype=torch.float64, device=like.device)
     return Scaled([zeros[:size] for size in sizes], [exponent] * len(sizes))
 
 
@@ -220,7 +245,7 @@ def _settle(
     found.values[number], found.exponents[number] = value, exponent
 
 
-def _push(layout: Layout, c: Connection, weight: Tensor, found: Scaled) -> tuple[Tensor, Tensor]:
+def _push(layout: Layout, c: Connection, weight: Tensor | SparseWeights, found: Scaled) -> tuple[Tensor, Tensor]:
     """Return what a connection brings to its target partition."""
     if len(c.sources) == 1:
         (n,) = c.sources

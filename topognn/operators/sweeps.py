@@ -232,13 +232,16 @@ def _settle(
     if not terms:
         return
     value, exponent = add_scaled(terms)
+    on_cpu = value.device.type == "cpu"  # where to look at a value does not wait for the device
     if saturate:
         value = (value > 0.5).to(value.dtype)
     elif value.numel():
         largest = value.detach().max()
-        shift = torch.where(largest > _LARGE[value.dtype], torch.frexp(largest).exponent.to(exponent.dtype), 0)
-        value, exponent = value * (-shift).exp2().to(value.dtype), exponent + shift
-    if before is not None and value.device.type == "cpu":  # to compare would wait for any other device
+        is_large = largest > _LARGE[value.dtype]
+        if not on_cpu or is_large:
+            shift = torch.where(is_large, torch.frexp(largest).exponent.to(exponent.dtype), 0)
+            value, exponent = value * (-shift).exp2().to(value.dtype), exponent + shift
+    if before is not None and on_cpu:
         value_then, exponent_then = before.found.values[number], before.found.exponents[number]
         if torch.equal(value, value_then) and torch.equal(exponent, exponent_then):
             value, exponent = value_then, exponent_then

@@ -87,7 +87,7 @@ def _by_outputs(connection: Connection, weights: Tensor) -> Sequence[Tensor]:
 
 def _spread(taps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return ``(channels, height, width)``: at each place the sum of the taps that are inside there."""
-    return torch.einsum("ckl,yk,xl->cyx", taps, rows.double(), columns.double())
+    return rows.double() @ (taps @ columns.double().T)
 
 
 def _sum_places(connection: Connection, weights: Tensor, held: Tensor) -> Tensor:

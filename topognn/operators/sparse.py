@@ -21,7 +21,7 @@ from topognn.kernels.products import add_shifted
 from topognn.tracing.layout import Connection
 
 _SPAN = {"cpu": 2048, "cuda": 32}  # places at a time: a CPU keeps them at hand while the weights pass
-_PLACES_A_STEP = 16  # of a launch's work
+_PLACES_A_STEP = 64  # of the inner steps that a launch counts
 # On a CPU a weight costs as much as so many places, and a place as much as these weights of a dense convolution.
 _PLACES_A_WEIGHT = 64
 _DENSE_A_PLACE = 0.4

@@ -285,6 +285,15 @@ def test_a_vector_that_lives_in_one_layer(heavy: int, route: str, monkeypatch: p
     assert first == range(heavy, heavy + 2) and set(first) <= set(few) and len(few) < 9
 
 
+@pytest.mark.parametrize("copies", [1, 2, 3, 4])
+def test_eigenvalues_repeated_as_often_as_there_are_like_components(copies: int) -> None:
+    """Cliques of four, whose first eigenvalue is 3, and a triangle, whose first is 2."""
+    graph = nx.disjoint_union_all([*(nx.complete_graph(4) for _ in range(copies)), nx.complete_graph(3)])
+    values = find_adjacency_eigenvalues(topognn.from_networkx(graph), 3)
+    want = sorted(np.linalg.eigvalsh(nx.to_numpy_array(graph)), key=abs, reverse=True)[:3]
+    assert sorted(values.tolist()) == pytest.approx(sorted(want), abs=1e-6)
+
+
 @pytest.mark.parametrize("laplacian", [False, True])
 def test_eigenvectors_have_decayed_outside_their_window(laplacian: bool) -> None:
     """Of networks whose layers' weights differ by orders of magnitude; by their dense matrices' eigenvectors."""

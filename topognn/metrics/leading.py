@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from topognn.errors import ConvergenceError
@@ -24,6 +25,8 @@ from topognn.operators.sides import Products
 from topognn.plain_graph import Graph
 
 _SHORT = 20_000  # nodes below which vectors are float64 at once, and a network is not narrowed
+_BLOCK = 2  # vectors that a search from scratch has: it finds eigenvalues repeated up to so many times
+_NEAR = 10  # tolerances between values that may be one
 _GLIMPSE = 20  # products that tell roughly how large the eigenvalues are
 _FIRST_SHARE = 0.125  # of the nodes, that two partitions may have to be worth a glimpse
 _SHARE = 0.5  # of the nodes, that partitions may have to be worth a search of their own
@@ -35,7 +38,7 @@ class Problem(NamedTuple):
 
     Attributes:
         apply: See :func:`topognn.lanczos.find_eigenpairs`.
-        start: See there.
+        start: See there; as many vectors as eigenvalues are sought.
         spread: From the operator's vectors to values of the products' nodes.
         collect: From values of the products' nodes to the operator's vectors.
     """
@@ -80,38 +83,54 @@ def find_leading(
         ConvergenceError: They were not found to the tolerance.
     """
 
-    def solve(problem: Problem, max_products: int = 2000) -> Eigenpairs:
-        return find_eigenpairs(
-            problem.apply, problem.start, count, which, tolerance=tolerance, max_products=max_products
-        )
+    def solve(problem: Problem, start: Tensor | None = None, max_products: int = 2000) -> Eigenpairs:
+        def find(start: Tensor) -> Eigenpairs:
+            return find_eigenpairs(problem.apply, start, count, which, tolerance=tolerance, max_products=max_products)
 
-    def approach(graph: MultipartiteGraph, products: Products, problem: Problem, dtype: torch.dtype) -> Tensor:
+        if start is not None:
+            return find(start)
+        found = find(problem.start[:_BLOCK])
+        if count > _BLOCK and read(_hide_more(found.values, tolerance))[0]:
+            found = find(problem.start)
+        return found
+
+    def approach(graph: MultipartiteGraph, products: Products, problem: Problem, dtype: torch.dtype) -> Tensor | None:
         norms = limit_blocks(graph, weighted, laplacian)
         few = find_widest(norms)
         if len(few) < 2 or _get_share(graph, few) > _FIRST_SHARE:
-            return problem.start
+            return None
         try:
-            found = solve(pose(products.narrow(few), dtype), _GLIMPSE)
+            found = solve(pose(products.narrow(few), dtype), max_products=_GLIMPSE)
         except ConvergenceError as error:
             found = cast(Eigenpairs, error.found)
         (least,) = read(found.values[-1:].abs())
         few = find_window(norms, math.sqrt(least) if squared else least)
         if _get_share(graph, few) > _SHARE:
-            return problem.start
+            return None
         inner = products.narrow(few)
         narrow = pose(inner, dtype)
-        vectors = problem.start.new_zeros(problem.start.shape[0], graph.num_nodes)
-        vectors[:, inner.nodes.start : inner.nodes.stop] = narrow.spread(solve(narrow).foremost)
-        return problem.collect(vectors)
+        vectors = narrow.spread(solve(narrow).foremost)
+        return problem.collect(F.pad(vectors, (inner.nodes.start, graph.num_nodes - inner.nodes.stop)))
 
     def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
         problem = pose(products, dtype)
-        start = begin(graph, name, problem.start)
-        if isinstance(graph, MultipartiteGraph) and graph.num_nodes >= _SHORT and start is problem.start:
-            start = approach(graph, products, problem, dtype)
-        return remember(graph, name, solve(problem._replace(start=start)))
+        start: Tensor | None = begin(graph, name, problem.start)
+        if start is problem.start:
+            large = isinstance(graph, MultipartiteGraph) and graph.num_nodes >= _SHORT
+            start = approach(graph, products, problem, dtype) if large else None
+        return remember(graph, name, solve(problem, start))
 
     return search_products(graph, weighted, search, route)
+
+
+def _hide_more(values: Tensor, tolerance: float) -> Tensor:
+    """Tell whether an eigenvalue that fills a block was found and a lesser one after it; ``(1,)``.
+
+    Then it may be there once more, where the lesser one stands.
+    """
+    near = _NEAR * tolerance * values[0].abs()
+    again = ((values - values[:, None]).abs() <= near).sum(1) >= _BLOCK
+    return (again & (values.abs() - near > values[-1].abs())).any().reshape(1)
 
 
 def begin(graph: Graph, name: str, start: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from topognn.operators.sides import Gram, Products, find_sides
 from topognn.plain_graph import Graph
 
 TOLERANCE = 1e-6
+_RANDOM = 0.1  # share of random directions beside degrees
 
 
 def find_adjacency_eigenvalues(
@@ -74,10 +75,13 @@ def _narrow(values: Tensor, products: Products, dtype: torch.dtype) -> Tensor:
 
 
 def _start(block: int, degrees: Tensor) -> Tensor:
-    """Return degrees, near to the first eigenvector since that has no negative entry, and random vectors like them."""
-    start = draw_start(block, degrees.shape[1], 0, degrees.device, degrees.dtype) * degrees
-    start[:1] = degrees
-    return start
+    """Return degrees, near to the first eigenvector since that has no negative entry, and random vectors like them.
+
+    With a little of what is random in all: as an eigenvector, a vector finds nothing but itself.
+    """
+    start = draw_start(block, degrees.shape[1], 0, degrees.device, degrees.dtype)
+    start[:1] = 1 + _RANDOM * start[:1]
+    return start * degrees
 
 
 def _same(x: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def weight_by_weight(graph: topognn.MultipartiteGraph, weighted: bool) -> Connec
         else (k.magnitude if weighted else k.mask).double()
         for c, k in zip(graph.connections, graph.kept, strict=True)
     ]
-    return ConnectionProducts(graph.layout, weights)  # type: ignore[arg-type]
+    return ConnectionProducts(graph.layout, weights)
 
 
 def check_sides(graph: topognn.MultipartiteGraph, weighted: bool, matrix: Tensor, routes: list[str]) -> None:
@@ -153,9 +153,9 @@ def test_the_cheaper_route_is_taken() -> None:
     model = topognn.get_model("conv6")
     layout = topognn.trace(model, (3, 32, 32))
     routes = {
-        s: linear_operator(topognn.encode(layout, masks=topognn.prune(model, "erk", s))).route for s in (0.98, 0.5)
+        s: linear_operator(topognn.encode(layout, masks=topognn.prune(model, "erk", s))).route for s in (0.98, 0.9, 0.5)
     }
-    assert routes == {0.98: "rows", 0.5: "connections"}
+    assert routes == {0.98: "rows", 0.9: "connections", 0.5: "connections"}
 
 
 def test_bad_arguments() -> None:

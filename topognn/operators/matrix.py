@@ -19,6 +19,7 @@ from topognn.errors import GraphMemoryError, unknown_name
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.products import multiply_row
 from topognn.operators.products import exact_convolutions, get_window, pull, push
+from topognn.operators.sparse import SparseWeights, pick_weights, prefers_sparse
 from topognn.plain_graph import Graph, PlainGraph, get_simple_rows
 from topognn.tracing.layout import Connection, Layout
 
@@ -28,6 +29,8 @@ KINDS = ("out", "in", "adjacency", "laplacian", "normalized_laplacian")
 
 _EDGES_A_MULTIPLICATION = 0.04
 _EDGES_A_CONNECTION = 400_000
+_EDGES_AN_ELEMENT = 7
+_EDGES_A_USE = 0.12
 
 Product = Callable[[Tensor], Tensor]
 
@@ -75,10 +78,11 @@ def linear_operator(
             ``"normalized_laplacian"`` I - D^-1/2 A D^-1/2, in whose rows nodes without weight have zeros.
         weighted: Whether edges count with their weights, or each as 1.
         route: ``"rows"``: a kernel over the graph's rows. ``"connections"``: convolutions of the layers' dense
-            weights, which takes the memory of activations and no edge. By default the cheaper one: rows where there
-            are at most as many edges as 4 % of the dense network's multiply-accumulates and 400,000 a layer, if they
-            fit in memory; and always rows for graphs without layers, and for unweighted graphs with parallel edges,
-            which convolutions would count apart.
+            weights, or of the kept ones alone where they are few, which takes the memory of activations and no edge. By
+            default the cheaper one: rows where there are at most as many edges as a sum over layers, of 4 % of the
+            dense layer's multiply-accumulates and 400,000, or where only kept weights are used, of 12 % of their
+            multiply-accumulates and 7 for each input and output; if they fit in memory. Always rows for graphs without
+            layers, and for unweighted graphs with parallel edges, which convolutions would count apart.
         dtype: float32 or float64, of the vectors; rows and degrees are added up in float64 in either.
 
     Raises:
@@ -130,7 +134,8 @@ def pick_products(
     if _pick_route(graph, weighted, route) == "rows":
         return RowProducts(graph, weighted)
     assert isinstance(graph, MultipartiteGraph)
-    return ConnectionProducts(graph.layout, [(k.magnitude if weighted else k.mask).to(dtype) for k in graph.kept])
+    layers = zip(graph.connections, graph.kept, strict=True)
+    return ConnectionProducts(graph.layout, [pick_weights(c, k, dtype, weighted) for c, k in layers])
 
 
 def _pick_route(graph: Graph, weighted: bool, route: Route | None) -> Route:
@@ -159,8 +164,14 @@ def _pick_route(graph: Graph, weighted: bool, route: Route | None) -> Route:
 
 def prefers_rows(graph: MultipartiteGraph) -> bool:
     """Tell whether products by rows are cheaper than those by convolution, if there is room for the rows."""
-    dense = sum(c.num_weights * math.prod(c.positions) for c in graph.connections)
-    return graph.num_uses <= _EDGES_A_MULTIPLICATION * dense + _EDGES_A_CONNECTION * len(graph.connections)
+    cost = 0.0
+    for c, kept in zip(graph.connections, graph.kept, strict=True):
+        places = math.prod(c.positions)
+        if prefers_sparse(c, kept):
+            cost += _EDGES_AN_ELEMENT * (c.num_elements + c.num_targets) + _EDGES_A_USE * kept.count * places
+        else:
+            cost += _EDGES_A_CONNECTION + _EDGES_A_MULTIPLICATION * c.num_weights * places
+    return graph.num_uses <= cost
 
 
 class RowProducts:
@@ -234,7 +245,9 @@ class ConnectionProducts:
         partitions, nodes: Numbers of those that vectors have values for.
     """
 
-    def __init__(self, layout: Layout, weights: Sequence[Tensor], partitions: range | None = None) -> None:
+    def __init__(
+        self, layout: Layout, weights: Sequence[Tensor | SparseWeights], partitions: range | None = None
+    ) -> None:
         """Take ``partitions`` to leave out all others, with their edges."""
         self._layout, self._weights = layout, weights
         self.partitions = range(len(layout.partitions)) if partitions is None else partitions
@@ -280,12 +293,12 @@ class ConnectionProducts:
                     self._add_out(connection, weight, x, y)
         return y
 
-    def _add_in(self, c: Connection, weight: Tensor, x: Tensor, y: Tensor) -> None:
+    def _add_in(self, c: Connection, weight: Tensor | SparseWeights, x: Tensor, y: Tensor) -> None:
         (first, end), skipped = get_window(self._layout, c), self.nodes.start
         start = c.target_first - skipped
         y[:, start : start + c.num_targets] += push(c, weight, x[:, first - skipped : end - skipped], first)
 
-    def _add_out(self, c: Connection, weight: Tensor, x: Tensor, y: Tensor) -> None:
+    def _add_out(self, c: Connection, weight: Tensor | SparseWeights, x: Tensor, y: Tensor) -> None:
         start = c.target_first - self.nodes.start
         back = pull(c, weight, x[:, start : start + c.num_targets])
         start = c.source - self.nodes.start

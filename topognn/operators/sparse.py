@@ -137,6 +137,15 @@ def prefers_sparse(connection: Connection, kept: KeptWeights) -> bool:
     return kept.count * (_PLACES_A_WEIGHT + places) <= _DENSE_A_PLACE * places * connection.num_weights
 
 
+def pick_weights(
+    connection: Connection, kept: KeptWeights, dtype: torch.dtype, weighted: bool
+) -> Tensor | SparseWeights:
+    """Return a connection's weights in the form in which many products with them are cheapest."""
+    if prefers_sparse(connection, kept):
+        return SparseWeights(connection, kept, dtype, weighted)
+    return (kept.magnitude if weighted else kept.mask).to(dtype)
+
+
 class LayerWeights(Sequence[Tensor | SparseWeights]):
     """The kept weights of all connections, each in the form in which many products with it are cheapest.
 

@@ -617,6 +617,9 @@ shuffled pixels | 4,2,3 | conv2d 0 out=4; pixel_shuffle 1 upscale_factor=2; conv
     pixel_unshuffle 3 downscale_factor=2; conv2d 4 out=2
 patches | 2,4,4 | conv2d 0 out=2; unfold 1 kernel=(2,3) padding=1 stride=2 dilation=1; transpose 2 a=1 b=2;
     linear 3 out=3; mean 4 dims=(1,); linear 5 out=2
+gates shared unevenly | 2,3,3 | conv2d 0 out=3; conv2d 0 out=2; narrow 2 dim=1 start=0 length=1;
+    narrow 2 dim=1 start=1 length=1; activation 3 kind=sigmoid; activation 4 kind=sigmoid; cat 5 6 6 dim=1; mul 1 7;
+    conv2d 8 out=4; relu_ 9; conv2d 10 out=1
 gate after a pool | 2,4,4 | conv2d 0 out=4 groups=2; mean 1 dims=(2,3) keepdim=True; conv2d 2 out=1; relu_ 3;
     conv2d 4 out=4; activation 5 kind=hardsigmoid; mul 6 1; conv2d 7 out=2 kernel=3 padding=1
 padding alone | 1,1,1 | conv2d 0 out=1 padding=1 stride=2; conv2d 1 out=2 padding=1 stride=2

@@ -151,7 +151,8 @@ class Connection:
         if self.weight_map is None:
             return used.reshape(self.weight_shape)
         found = torch.zeros(math.prod(self.weight_shape) + 1, dtype=torch.int32, device=used.device)
-        found.index_add_(0, self.weight_map.flatten(), used.int().expand(self.weight_map.shape).flatten())
+        places = self.weight_map.flatten().remainder(found.numel())  # -1: the last
+        found.index_add_(0, places, used.int().expand(self.weight_map.shape).flatten())
         return (found[:-1] > 0).view(self.weight_shape)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,19 @@ from topognn.cli.main import main as cli
 from topognn.cli.measuring import parse_bytes
 from topognn.cli.sources import ArgumentError
 from topognn.kernels.host import answering
-from topognn.memory import get_held_memory
+from topognn.memory import get_held_memory, return_freed_memory
 from topognn.metrics.registry import METRICS
+from topognn.needs import NEEDS
 from topognn.report import group_needs
 
 CPU = torch.device("cpu")
 MB = 10**6
+
+
+def held() -> int:
+    """What is in use: not what the C library keeps of memory that other tests freed."""
+    return_freed_memory()
+    return get_held_memory(CPU)
 
 
 def encode(name: str, sparsity: float, side: int = 32) -> topognn.MultipartiteGraph:
@@ -87,7 +95,7 @@ def test_bytes_and_routes_are_those_that_are_met(name: str, sparsity: float, sid
 def test_named_topometrics_beyond_the_limit_are_an_error_before_anything_is_done(
     dense: topognn.MultipartiteGraph,
 ) -> None:
-    with topognn.memory_limit(get_held_memory(CPU) + 150 * MB):
+    with topognn.memory_limit(held() + 150 * MB):
         assert [s.fits for s in topognn.plan(dense, ["k_core", "strength"]).steps] == [False, True]
         match = "k_core of 37,259,968 edges needs 30. MB on cpu, and 1.* MB are free: leave it out"
         with pytest.raises(topognn.GraphMemoryError, match=match):
@@ -103,7 +111,7 @@ def test_by_default_what_is_beyond_the_limit_is_left_out(
 ) -> None:
     few = ("one_hop", "k_core", "cut_nodes", "cut_edges", "components", "effective_edges")
     monkeypatch.setattr("topognn.metrics.registry.METRICS", {name: METRICS[name] for name in few})
-    with topognn.memory_limit(get_held_memory(CPU) + 150 * MB):
+    with topognn.memory_limit(held() + 150 * MB):
         values = topognn.topometrics(dense)
     assert {"k_core", "cut_nodes", "cut_edges"} <= values.left_out.keys()
     assert all(size > 150 * MB for size in values.left_out.values())
@@ -115,10 +123,90 @@ def test_by_default_what_is_beyond_the_limit_is_left_out(
     assert values.get("k_core") is None
 
 
+def refuse_rows(*_: object) -> None:
+    raise topognn.GraphMemoryError("no room")
+
+
+def test_what_does_not_fit_when_its_turn_comes_is_left_out_and_the_rest_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(topognn.MultipartiteGraph, "_check_memory", refuse_rows)
+    values = topognn.topometrics(topognn.example_graph())
+    assert values.left_out.keys() == {"k_core", "cut_edges", "cut_nodes"}
+    assert set(values) == {"nodes", "edges"} | METRICS.keys() - values.left_out.keys()
+    with pytest.raises(topognn.GraphMemoryError, match="no room"):
+        topognn.topometrics(topognn.example_graph(), ["strength", "k_core"])
+
+
+def test_what_can_be_made_again_makes_room() -> None:
+    graph = encode("resnet20", 0.9)  # 5 million edges: 42 MB of rows
+    want = topognn.topometrics(graph, ["strength"])["strength"]
+    graph.__dict__["out_strengths"] = torch.ones(5 * MB, dtype=torch.float64)
+    with topognn.memory_limit(held() + 30 * MB):
+        assert topognn.topometrics(graph, ["k_core"])["k_core"] > 1
+    assert topognn.topometrics(graph, ["strength"])["strength"] == want
+
+
+EFFECTIVE = ["effective_nodes", "effective_edges", "effective_density", "layer_collapse"]
+
+
+def test_what_fits_does_not_go_with_what_is_found_together_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    graph = topognn.encode(OVERLAP, (3, 20, 20), topognn.prune(OVERLAP, "erk", 0.3))
+    sizes = [topognn.plan(graph, [name]).bytes for name in EFFECTIVE]
+    want = topognn.topometrics(graph, EFFECTIVE)
+    graph.forget()
+    few = {name: METRICS[name] for name in (*EFFECTIVE, "strength")}
+    monkeypatch.setattr("topognn.metrics.registry.METRICS", few)
+    monkeypatch.setattr("topognn.report.is_free", lambda size, device: size < sizes[1])
+    monkeypatch.setattr("topognn.planning.get_free_memory", lambda device: sizes[1] - 1)
+    steps = topognn.plan(graph, EFFECTIVE).steps
+    assert [(step.metrics, step.fits) for step in steps] == [
+        (("effective_nodes", "effective_density", "layer_collapse"), True),
+        (("effective_edges",), False),
+    ]
+    values = topognn.topometrics(graph)
+    assert values.left_out["effective_edges"] == sizes[1]
+    assert [values[name] for name in steps[0].metrics] == [want[name] for name in steps[0].metrics]
+    assert set(values) == {"nodes", "edges"} | few.keys() - {"effective_edges"}
+
+
+def test_edges_that_cannot_be_counted_are_left_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topognn.MultipartiteGraph, "num_edges", property(refuse_rows))
+    values = topognn.topometrics(topognn.example_graph(), ["sink_nodes", "one_hop"])
+    assert list(values) == ["nodes", "sink_nodes", "one_hop"]
+    assert values.left_out.keys() == {"edges"}
+    assert values.normalized()["sink_nodes"] > 0
+    assert math.isnan(values.normalized()["1-hop_nei"])
+
+
+def test_a_spectrum_that_is_not_found_leaves_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(graph: topognn.MultipartiteGraph) -> torch.Tensor:
+        raise topognn.ConvergenceError("3.8e-06 after 2001 products")
+
+    monkeypatch.setitem(NEEDS, fail, NEEDS[METRICS["spectral_gap"].function])
+    monkeypatch.setitem(METRICS, "spectral_gap", METRICS["spectral_gap"]._replace(function=fail))
+    values = topognn.topometrics(topognn.example_graph())
+    assert values.not_found == {"spectral_gap": "3.8e-06 after 2001 products"}
+    assert set(values) == {"nodes", "edges"} | METRICS.keys() - {"spectral_gap"}
+    with pytest.raises(topognn.UnknownNameError, match=r"spectral_gap was not found: 3\.8e-06 after"):
+        values["spectral_gap"]
+    with pytest.raises(topognn.ConvergenceError, match=r"3\.8e-06"):
+        topognn.topometrics(topognn.example_graph(), ["spectral_gap"])
+    args = ("resnet20", "--pruner", "erk", "--sparsity", "0.98", "--input", "3x8x8")
+    code, out, err = run(capsys, monkeypatch, *args)
+    assert (code, err) == (0, "")
+    assert "spectral_gap was not found: 3.8e-06 after 2001 products" in out
+    code, out, _ = run(capsys, monkeypatch, *args, "--json", "-")
+    assert json.loads(out)["not_found"] == values.not_found
+
+
 def test_rows_of_other_steps_make_room() -> None:
     graph = encode("resnet20", 0.5)  # 28 million edges: 112 MB of out-edges, 224 MB of both
     rows = graph.rows("out")
-    with topognn.memory_limit(get_held_memory(CPU) + 180 * MB):
+    with topognn.memory_limit(held() + 180 * MB):
         with pytest.raises(topognn.GraphMemoryError, match="free"):  # they are held here
             graph.rows("both")
         assert not graph.has_rows("out")
@@ -131,8 +219,8 @@ def test_spectra_take_the_route_that_fits() -> None:
     graph = encode("resnet20", 0.8, 16)
     free = topognn.topometrics(graph, ["spectral_radius"])["spectral_radius"]
     assert graph.has_rows("both", weighted=True)
-    graph.forget_rows()
-    with topognn.memory_limit(get_held_memory(CPU) + 20 * MB):
+    graph.forget()
+    with topognn.memory_limit(held() + 20 * MB):
         assert topognn.plan(graph, ["spectral_radius"]).steps[0].route == "connections"
         assert topognn.topometrics(graph, ["spectral_radius"])["spectral_radius"] == pytest.approx(free, rel=1e-5)
     assert not graph.has_rows("both")
@@ -179,7 +267,7 @@ def test_the_command_plans(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 def test_the_command_keeps_to_its_limit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     few = ("one_hop", "k_core", "components")
     monkeypatch.setattr("topognn.metrics.registry.METRICS", {name: METRICS[name] for name in few})
-    limit = f"{get_held_memory(CPU) // MB + 200}MB"
+    limit = f"{held() // MB + 200}MB"
     code, out, err = run(capsys, monkeypatch, "resnet20", "--memory", limit)
     assert (code, err) == (0, "")
     assert "needs 30" in next(line for line in out.splitlines() if "k_core" in line)

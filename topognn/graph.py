@@ -16,7 +16,7 @@ from topognn.encoding.kept import DenseWeights, KeptWeights
 from topognn.encoding.rows import Direction, Rows, build_rows, repeats
 from topognn.errors import GraphMemoryError, UnknownNameError
 from topognn.kernels.host import read
-from topognn.memory import format_bytes, get_free_memory
+from topognn.memory import format_bytes, get_free_memory, return_freed_memory
 from topognn.positions.channels import Channels
 from topognn.positions.counting import are_cheap
 from topognn.storage import load_parts, save_parts
@@ -279,7 +279,7 @@ class MultipartiteGraph:
             need *= 2  # before and after combining
         free = estimate.free
         if free is not None and need > free:
-            self.forget_rows()
+            self.forget()
             free = get_free_memory(self.device)
         if free is not None and need > free:
             raise GraphMemoryError(
@@ -291,6 +291,14 @@ class MultipartiteGraph:
     def forget_rows(self) -> None:
         """Drop the rows that were built; they are built anew when they are asked for again."""
         self._rows.clear()
+
+    def forget(self) -> None:
+        """Drop all that was found of the graph and can be found again: rows, degrees, strengths, joined channels."""
+        self.forget_rows()
+        for name in ("in_degrees", "out_degrees", "has_in_edges", "has_out_edges", "in_strengths", "out_strengths"):
+            self.__dict__.pop(name, None)
+        self.__dict__.pop("channels", None)
+        return_freed_memory()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph to a safetensors file. Matrices are left out: they are built faster than they are read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -67,6 +68,12 @@ def get_held_memory(device: torch.device) -> int:
     except OSError:
         return 0
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def return_freed_memory() -> None:
+    """Give what the C library keeps of freed memory back to the system, where it can: it counts as held till then."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems have no malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _get_available(device: torch.device) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from topognn.encoding.multipartite import encode
@@ -12,7 +12,7 @@ from topognn.graph import MultipartiteGraph
 from topognn.masks import Masks
 from topognn.memory import get_free_memory, get_held_memory
 from topognn.metrics.registry import check_names
-from topognn.needs import START, RowsKind, get_rows_seconds, get_total_bytes
+from topognn.needs import START, NeedOf, RowsKind, get_rows_seconds, get_total_bytes
 from topognn.report import group_needs
 from topognn.tracing.layout import Layout
 
@@ -103,7 +103,7 @@ def plan(
         graph = encode(graph, masks=masks)
     free, built = get_free_memory(graph.device), set[RowsKind]()
     steps = []
-    for need_of, names in group_needs(check_names(metrics)).items():
+    for need_of, names in _split(graph, group_needs(check_names(metrics)), free):
         need = need_of(graph, names)
         size, seconds = get_total_bytes(graph, need), START + need.seconds
         fits = free is None or size <= free
@@ -114,3 +114,17 @@ def plan(
         steps.append(Step(tuple(names), need.route, size, seconds, fits))
     held = get_held_memory(graph.device)
     return Plan(graph.num_nodes, graph.num_uses, str(graph.device), held, free, tuple(steps))
+
+
+def _split(
+    graph: MultipartiteGraph, needs: Mapping[NeedOf, Sequence[str]], free: int | None
+) -> Iterator[tuple[NeedOf, Sequence[str]]]:
+    """Yield topometrics that are found together; those apart that do not fit where others do."""
+    for need_of, names in needs.items():
+        if free is None or get_total_bytes(graph, need_of(graph, names)) <= free:
+            yield need_of, names
+            continue
+        fits = [get_total_bytes(graph, need_of(graph, [name])) <= free for name in names]
+        for wanted in (True, False):
+            if part := [name for name, fit in zip(names, fits, strict=True) if fit is wanted]:
+                yield need_of, part

@@ -22,7 +22,9 @@ class Topometrics(Mapping[str, float]):
 
     Attributes:
         tensor: The values; float64 ``(metrics,)``.
-        left_out: Topometrics that did not fit in memory, with the bytes that each needs beyond what was held.
+        left_out: Topometrics that did not fit in memory, with the bytes that each needs beyond what was held; and
+            ``edges``, if to combine parallel ones did not.
+        not_found: Topometrics whose search did not converge, with what was reached.
     """
 
     def __init__(
@@ -30,13 +32,15 @@ class Topometrics(Mapping[str, float]):
         names: Iterable[str],
         values: Tensor,
         num_nodes: int,
-        num_edges: int,
+        num_edges: int | None,
         left_out: Mapping[str, int] | None = None,
+        not_found: Mapping[str, str] | None = None,
     ) -> None:
         self._names = tuple(names)
         self.tensor = values
         self.left_out = dict(left_out or {})
-        self._sizes = {"nodes": num_nodes, "edges": num_edges}
+        self.not_found = dict(not_found or {})
+        self._sizes = {"nodes": num_nodes} | ({} if num_edges is None else {"edges": num_edges})
         self._numbers: dict[str, float] | None = None
 
     def __getitem__(self, name: str) -> float:
@@ -45,6 +49,8 @@ class Topometrics(Mapping[str, float]):
             raise UnknownNameError(
                 f"{name} was left out: it needs {format_bytes(self.left_out[name])}, more than was free"
             )
+        if name in self.not_found:
+            raise UnknownNameError(f"{name} was not found: {self.not_found[name]}")
         if name not in self._sizes and name not in self._names:
             raise unknown_name("metric", name, self)
         if name in self._sizes:
@@ -71,7 +77,7 @@ class Topometrics(Mapping[str, float]):
 
     def _normalized(self, name: str) -> float:
         per = METRICS[name].per
-        if not METRICS[name].column or (per and not self._sizes[per]):
+        if not METRICS[name].column or (per and not self._sizes.get(per)):
             return math.nan
         return self[name] / self._sizes[per] if per else self[name]
 

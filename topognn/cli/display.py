@@ -54,6 +54,8 @@ def show_report(outcome: Outcome) -> None:
     console.print(Text(format_header(outcome)))
     console.print()
     _print(console, metric_table(outcome))
+    for name, why in outcome.topometrics.not_found.items():
+        console.print(Text(f"{name} was not found: {why}"))
     if outcome.baselines is not None:
         _print(console, baseline_table(outcome.baselines, outcome.topometrics))
     if outcome.layers is not None:
@@ -91,6 +93,8 @@ def format_number(value: float | None) -> str:
 
 def format_header(outcome: Outcome) -> str:
     """Return what was measured, in one line."""
+    from topognn.memory import format_bytes
+
     request, values = outcome.request, outcome.topometrics
     size = "x".join(map(str, outcome.input_shape))
     share = f"{outcome.kept:,} of {outcome.weights:,} weights kept"
@@ -100,9 +104,11 @@ def format_header(outcome: Outcome) -> str:
         share = f"sparsity {outcome.sparsity:.6g}, {share}"
     else:
         share = "dense" if request.checkpoint or request.masks else "dense; --pruner or --masks make it sparse"
+    beyond = values.left_out.get("edges")
+    edges = f"{values['edges']:,} edges" if beyond is None else f"counting edges needs {format_bytes(beyond)}"
     return (
         f"{request.model}, input {size}, {outcome.origin} ({share}), "
-        f"{values['nodes']:,} nodes, {values['edges']:,} edges, on {outcome.device}"
+        f"{values['nodes']:,} nodes, {edges}, on {outcome.device}"
     )
 
 
@@ -122,6 +128,8 @@ def metric_table(outcome: Outcome) -> Table:
         shown = "" if group == last else group
         if name in (beyond := outcome.topometrics.left_out):
             table.add_row(shown, name, f"needs {format_bytes(beyond[name])}", column)
+        elif name in outcome.topometrics.not_found:
+            table.add_row(shown, name, "not found", column)
         else:
             table.add_row(shown, name, format_number(value), column, format_number(normalized) if column else "")
         last = group

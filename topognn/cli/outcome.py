@@ -71,14 +71,14 @@ class Outcome:
         return 1 - self.kept / self.weights if self.weights else 0.0
 
     def rows(self) -> Iterator[tuple[str, str, float | None, str, float]]:
-        """Return a row a metric: its name, group, raw value (None: left out), published column, normalised value."""
+        """Return a row a metric: name, group, raw value (None: left out, not found), published column, normalised."""
         from topognn.metrics.registry import METRICS
 
         normalized = self.topometrics.normalized()
-        left_out = self.topometrics.left_out
-        for name in METRICS if left_out else self.topometrics:  # by default, in their own order
-            if name in METRICS and (name in self.topometrics or name in left_out):
-                column, value = METRICS[name].column, None if name in left_out else self.topometrics[name]
+        missing = self.topometrics.left_out.keys() | self.topometrics.not_found.keys()
+        for name in METRICS if missing else self.topometrics:  # by default, in their own order
+            if name in METRICS and (name in self.topometrics or name in missing):
+                column, value = METRICS[name].column, self.topometrics.get(name)
                 yield name, METRICS[name].group, value, column, normalized.get(column, math.nan)
 
     def to_json(self) -> str:
@@ -94,6 +94,7 @@ class Outcome:
             "weights": self.weights,
             **values,
             "left_out": self.topometrics.left_out,
+            "not_found": self.topometrics.not_found,
             "layers": _to_dicts(self.layers),
             "where": _to_dicts(self.trouble),
             "baselines": _to_dicts(self.baselines),
@@ -107,7 +108,7 @@ class Outcome:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(("metric", "group", "value", "column", "normalized"))
-        writer.writerows((name, "size", self.topometrics[name], "", "") for name in ("nodes", "edges"))
+        writer.writerows((name, "size", self.topometrics.get(name), "", "") for name in ("nodes", "edges"))
         writer.writerows(_without_nan(list(row)) for row in self.rows())
         for row in self.baselines or ():
             writer.writerow((f"{row.encoding}:{row.name}", row.group, row.mean, row.column, ""))

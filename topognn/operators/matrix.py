@@ -29,7 +29,7 @@ KINDS = ("out", "in", "adjacency", "laplacian", "normalized_laplacian")
 
 _EDGES_A_MULTIPLICATION = 0.04
 _EDGES_A_CONNECTION = 400_000
-_EDGES_AN_ELEMENT = 7
+_EDGES_AN_ELEMENT = 10
 _EDGES_A_USE = 0.12
 
 Product = Callable[[Tensor], Tensor]
@@ -81,7 +81,7 @@ def linear_operator(
             weights, or of the kept ones alone where they are few, which takes the memory of activations and no edge. By
             default the cheaper one: rows where there are at most as many edges as a sum over layers, of 4 % of the
             dense layer's multiply-accumulates and 400,000, or where only kept weights are used, of 12 % of their
-            multiply-accumulates and 7 for each input and output; if they fit in memory. Always rows for graphs without
+            multiply-accumulates and 10 for each input and output; if they fit in memory. Always rows for graphs without
             layers, and for unweighted graphs with parallel edges, which convolutions would count apart.
         dtype: float32 or float64, of the vectors; rows and degrees are added up in float64 in either.
 

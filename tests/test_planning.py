@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,31 @@ def test_the_command_keeps_to_its_limit(capsys: pytest.CaptureFixture[str], monk
     assert "k_core of 37,259,968 edges needs" in err
     code, _, err = run(capsys, monkeypatch, "resnet20", "--memory", "8XB")
     assert (code, err.count("\n")) == (2, 1)
+
+
+def test_a_report_is_not_thrown_away_for_what_else_was_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topognn, "trouble_table", refuse_rows)
+    args = ("resnet20", "--pruner", "erk", "--sparsity", "0.98", "--input", "3x8x8", "--where", "--layers")
+    monkeypatch.setattr("topognn.metrics.registry.METRICS", {"one_hop": METRICS["one_hop"]})
+    code, out, err = run(capsys, monkeypatch, *args)
+    assert (code, err) == (0, "")
+    assert "one_hop" in out
+    assert "log10 paths" in out
+    assert "--where is left out: no room" in out
+    code, out, _ = run(capsys, monkeypatch, *args, "--json", "-")
+    assert json.loads(out)["refused"] == {"where": "no room"}
+    assert json.loads(out)["where"] is None
+
+
+def test_a_limit_within_which_nothing_fits_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = run(capsys, monkeypatch, "resnet20", "--input", "3x8x8", "--memory", "50MB")
+    assert (code, out) == (1, "")
+    assert "no topometric of" in err
+    assert re.search(r"within a limit of 50 MB: .* are held already, and \w+, which needs least, takes .*: allow", err)
 
 
 def test_topometrics_that_share_an_analysis_are_one_step() -> None:

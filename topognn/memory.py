@@ -87,7 +87,7 @@ def _get_available(device: torch.device) -> int | None:
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
-def format_bytes(count: int) -> str:
+def format_bytes(count: float) -> str:
     """Return a number of bytes in words.
 
     >>> format_bytes(512), format_bytes(12_345_678), format_bytes(3 * 10**9)

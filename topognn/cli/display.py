@@ -62,6 +62,8 @@ def show_report(outcome: Outcome) -> None:
         _print(console, layer_table(outcome.layers))
     if outcome.trouble is not None:
         _print(console, trouble_table(outcome.trouble))
+    for name, why in outcome.refused.items():
+        console.print(Text(f"--{name} is left out: {why}"))
     console.print(Text(format_costs(outcome)))
 
 

@@ -107,7 +107,7 @@ def report(
     layers: Annotated[bool, typer.Option("--layers", help="Measure each layer too.")] = False,
     where: Annotated[bool, typer.Option("--where", help="Show where sinks, sources, cuts and islands sit.")] = False,
     baselines: Annotated[bool, typer.Option("--baselines", help="Add means of metrics of single layers.")] = False,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Hold no more than this, such as 8GB.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="No topometric goes beyond, such as 8GB.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Tell what it would take, and measure nothing.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:

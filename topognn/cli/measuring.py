@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from topognn.cli.outcome import Outcome, Request
 from topognn.cli.sources import ArgumentError, find_source
-from topognn.errors import DeviceError, unknown_name
+from topognn.errors import DeviceError, GraphMemoryError, unknown_name
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from topognn.graph import MultipartiteGraph
+    from topognn.results import Topometrics
 
 Status = Callable[[str], AbstractContextManager[Any]]
 
@@ -75,6 +76,7 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
     Raises:
         TopognnError: See :func:`find_source`, :func:`topognn.trace`, :func:`topognn.prune`,
             :func:`topognn.encode` and :func:`topognn.topometrics`.
+        GraphMemoryError: No topometric fits within ``--memory``.
 
     >>> measure(Request("conv6", metrics="sink_nodes")).topometrics["nodes"]
     232970
@@ -89,17 +91,27 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
     limit = parse_bytes(request.memory)
     model, input_shape, masks, graph, seconds = prepare(request, status)
     phase = _timer(request, status, seconds)
-    with phase("metrics"), memory_limit(limit):
-        values = topognn.topometrics(graph, pick_metrics(request.metrics, METRICS))
-        values.to_dict()  # waits for the device, so that the time is that of the work
-        layers = topognn.layer_table(graph) if request.layers else None
-        trouble = topognn.trouble_table(graph) if request.where else None
+    tables: dict[str, Any] = {}
+    refused: dict[str, str] = {}
     baselines = None
-    if request.baselines:
-        from topognn.baselines.summary import summarise_baselines
+    with memory_limit(limit):
+        with phase("metrics"):
+            values = topognn.topometrics(graph, pick_metrics(request.metrics, METRICS))
+            _check_any(graph, values, limit)
+            values.to_dict()  # waits for the device, so that the time is that of the work
+            for name, wanted, make in (
+                ("layers", request.layers, topognn.layer_table),
+                ("where", request.where, topognn.trouble_table),
+            ):
+                try:
+                    tables[name] = make(graph) if wanted else None
+                except GraphMemoryError as error:  # what was measured is not thrown away
+                    refused[name] = str(error)
+        if request.baselines:
+            from topognn.baselines.summary import summarise_baselines
 
-        with phase("baselines"):
-            baselines = summarise_baselines(model, masks)
+            with phase("baselines"):
+                baselines = summarise_baselines(model, masks)
     kept = read(torch.stack([mask.sum() for mask in masks.values()])) if masks else []
     return Outcome(
         request=request,
@@ -109,11 +121,32 @@ def measure(request: Request, status: Status = contextlib.nullcontext) -> Outcom
         weights=sum(mask.numel() for mask in masks.values()),
         device=str(graph.device),
         topometrics=values,
-        layers=layers,
-        trouble=trouble,
+        layers=tables.get("layers"),
+        trouble=tables.get("where"),
         baselines=baselines,
+        refused=refused,
         seconds=seconds,
         peak_bytes=get_peak_bytes(graph.device),
+    )
+
+
+def _check_any(graph: MultipartiteGraph, values: Topometrics, limit: int | None) -> None:
+    """Refuse a limit within which no topometric fits: a report of nothing is none.
+
+    Raises:
+        GraphMemoryError: That is so; the message names the least that one needs.
+    """
+    from topognn.memory import format_bytes, get_held_memory
+
+    if not values.left_out or values.not_found or len(values) > len({"nodes", "edges"} & set(values)):
+        return
+    least, name = min((size, name) for name, size in values.left_out.items())
+    held = get_held_memory(graph.device)
+    within = "the memory that is free" if limit is None else f"a limit of {format_bytes(limit)}"
+    raise GraphMemoryError(
+        f"no topometric of {graph.num_uses:,} edges fits within {within}: with model, masks and libraries "
+        f"{format_bytes(held)} are held already, and {name}, which needs least, takes {format_bytes(least)} more: "
+        f"allow {format_bytes(1.05 * (held + least))}, or encode at a smaller input shape"
     )
 
 

@@ -48,6 +48,7 @@ class Outcome:
         layers: The table of layers, if that was asked for.
         trouble: Where the trouble sits, if that was asked for.
         baselines: Means of the layers' own metrics, if they were asked for.
+        refused: What was asked for and did not fit in memory (``layers``, ``where``), with what was wrong.
         seconds: Wall time of each phase.
         peak_bytes: Most memory held: by torch on a GPU, by the process on the CPU.
     """
@@ -62,6 +63,7 @@ class Outcome:
     layers: list[LayerRow] | None
     trouble: list[TroubleRow] | None
     baselines: list[Baseline] | None
+    refused: dict[str, str]
     seconds: dict[str, float]
     peak_bytes: int
 
@@ -97,6 +99,7 @@ class Outcome:
             "not_found": self.topometrics.not_found,
             "layers": _to_dicts(self.layers),
             "where": _to_dicts(self.trouble),
+            "refused": self.refused,
             "baselines": _to_dicts(self.baselines),
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,

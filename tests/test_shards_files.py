@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 
 from tests.shard_files import save, sparse, write_index, write_raw
 from topognn.errors import CheckpointError
+from topognn.resumable import ResumableFolder
 from topognn.shards.finding import list_tensors
 from topognn.shards.headers import read_header, read_tensor
+from topognn.shards.loading import load_layer
 from topognn.shards.planning import plan_checkpoint
 
 
@@ -121,10 +124,29 @@ def test_shard_that_lies(tmp_path: Path) -> None:
     fails(path, "its header is no JSON")
     write_raw(path, [], b"")  # type: ignore[arg-type]
     fails(path, "its header is no dict")
-    # Bytes that belong to no tensor: the library refuses them when a tensor is read.
+    # Bytes that belong to no tensor: the library refuses them too, when a tensor is read.
     write_raw(path, {"fc.weight": sound, "a.weight": {**a, "data_offsets": [44, 52]}}, bytes(52))
-    with pytest.raises(CheckpointError, match="contradicts the format"):
-        read_tensor(list_tensors(str(path))["a.weight"])
+    fails(path, "has 4 bytes before tensor 'a.weight' that are no tensor's")
+    write_raw(path, {"fc.weight": sound, "a.weight": a}, bytes(51))
+    fails(path, "has 3 bytes after the last tensor that are no tensor's")
+    write_raw(
+        path, {"fc.weight": sound, "a.weight": a, "none": {**a, "shape": [0], "data_offsets": [48, 48]}}, bytes(48)
+    )
+    assert len(read_header(path)) == 3
+    for wrong in ({"dtype": ["F32"]}, {"shape": [True, 10]}, {"shape": 10}, {"data_offsets": [False, 40]}):
+        lies({**sound, **wrong}, "describes tensor 'fc.weight' as .*, which has no meaning")
+    write_raw(path, {"__metadata__": [1], "fc.weight": sound}, bytes(40))
+    fails(path, r"has __metadata__ \[1\], which is no dict")
+
+
+def test_a_shard_that_changes_says_so_once(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    save(path, {"fc.weight": sparse(5, 4)})
+    (layer,) = plan_checkpoint(str(path)).layers
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"cannot read 'fc\.weight'") as caught:
+        load_layer(layer)
+    assert str(caught.value).count("Copy or save it again") == 1
 
 
 def test_dtype_that_is_not_known_in_pickles(tmp_path: Path) -> None:
@@ -202,3 +224,16 @@ def test_what_names_tell(tmp_path: Path) -> None:
     plan = plan_checkpoint(f"{tmp_path}/net.pt")
     assert {layer.name for layer in plan.layers} == {name.removesuffix(".weight") for name in every}
     assert plan.left_out.keys() == others.keys()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Folder(ResumableFolder):
+        failure = CheckpointError
+        parts = ("rows",)
+
+    def refuse(*_: object, **__: object) -> None:  # as below /proc
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot make the folder '.*nope': No such file or directory"):
+        Folder(tmp_path / "nope").claim({})

@@ -201,3 +201,39 @@ def test_gated_linear_units_are_products_of_halves(dim: int) -> None:
     glu, product = (topognn.encode(Net(gated), (2, 6), masks) for gated in (True, False))
     assert glu.num_edges == product.num_edges > 0
     assert torch.equal(glu.csr.indptr, product.csr.indptr) and torch.equal(glu.csr.indices, product.csr.indices)
+
+
+class Reduced(nn.Module):
+    def __init__(self, reduce: Callable[[Tensor], Tensor], side: int) -> None:
+        super().__init__()
+        self.reduce, self.conv, self.last = reduce, nn.Conv2d(2, 3, 1), nn.Linear(side, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.reduce(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    ("reduce", "same"),
+    [
+        (lambda x: x.max(2).values, lambda x: x.amax(2)),
+        (lambda x: x.max(2, True)[0], lambda x: x.amax(2, keepdim=True)),
+        (lambda x: torch.min(x, dim=-2, keepdim=True).values, lambda x: x.amin(2, keepdim=True)),
+        (lambda x: torch.max(x, torch.zeros(())), lambda x: x.relu()),
+    ],
+)
+def test_maxima_with_their_places_are_maxima(
+    reduce: Callable[[Tensor], Tensor], same: Callable[[Tensor], Tensor]
+) -> None:
+    torch.manual_seed(0)
+    a, b = Reduced(reduce, 5), Reduced(same, 5)
+    b.load_state_dict(a.state_dict())
+    masks = {n: torch.rand_like(w) < 0.7 for n, w in a.named_parameters() if w.dim() > 1}
+    found, want = (topognn.encode(model, (2, 4, 5), masks) for model in (a, b))
+    assert found.num_nodes == want.num_nodes
+    assert torch.equal(found.csr.indptr, want.csr.indptr)
+    assert torch.equal(found.csr.indices, want.csr.indices)
+
+
+def test_the_places_of_maxima_carry_nothing() -> None:
+    with pytest.raises(topognn.UnsupportedOperation):
+        topognn.trace(Reduced(lambda x: x.max(2).indices.float(), 5), (2, 4, 5))

@@ -39,7 +39,9 @@ class ResumableFolder:
             try:
                 for name in (*self.parts, "locks"):
                     (self.path / name).mkdir(parents=True, exist_ok=True)
-            except (NotADirectoryError, FileExistsError, PermissionError) as error:
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
                 raise self.failure(
                     f"cannot make the folder {str(self.path)!r}: {error.strerror}. Give another."
                 ) from error

@@ -76,6 +76,8 @@ def read_header(file: Path) -> list[Stored]:
 def _read_safetensors(file: Path) -> list[Stored]:
     header, start = _parse(file)
     metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{str(file)!r} has __metadata__ {metadata!r}, which is no dict: save it again.")
     room = file.stat().st_size - start
     shapes = _packed_shapes(file, metadata)
     found, spans = [], []
@@ -92,6 +94,15 @@ def _read_safetensors(file: Path) -> list[Stored]:
     for (_, end, name), (first, _, other) in itertools.pairwise(spans):
         if first < end:
             raise CheckpointError(f"{str(file)!r} says that tensors {name!r} and {other!r} share bytes: save it again.")
+    place = 0
+    for first, end, name in [*spans, (room, room, None)]:
+        if first > place:
+            before = "after the last tensor" if name is None else f"before tensor {name!r}"
+            raise CheckpointError(
+                f"{str(file)!r} has {first - place:,} bytes {before} that are no tensor's, which safetensors does not "
+                "allow: copy or save it again."
+            )
+        place = end
     return found
 
 
@@ -132,7 +143,8 @@ def _check(file: Path, name: str, entry: Any) -> tuple[Stored, tuple[int, int]]:
     """Return a header's entry and its bytes' place, if dtype, shape and place agree."""
     try:
         dtype, shape, (first, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        is_sound = all(isinstance(n, int) and n >= 0 for n in (*shape, first, end)) and first <= end
+        is_sound = all(type(n) is int and n >= 0 for n in (*shape, first, end)) and first <= end
+        is_sound = is_sound and isinstance(dtype, str) and isinstance(shape, list)
     except (TypeError, KeyError, ValueError):
         is_sound = False
     if not is_sound:
@@ -164,7 +176,7 @@ def _packed_shapes(file: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_bits(one: Stored, shape: Any) -> Stored:
     """Return a tensor that holds packed bits, if it can hold as many as its mask has weights."""
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise CheckpointError(f"the metadata of {str(one.file)!r} give {one.name!r} the shape {shape!r}: none.")
     size = -(-math.prod(shape) // 8)
     if (one.dtype, one.shape) != ("U8", (size,)):

@@ -37,7 +37,9 @@ def load_layer(layer: StoredLayer, device: torch.device | str = "cpu") -> tuple[
     try:
         kept, weight = _read(layer, device)
     except CheckpointError as error:
-        raise CheckpointError(f"layer {layer.name!r}: {str(error).rstrip('.')}. Copy or save it again.") from error
+        remedy = "Copy or save it again."
+        what = str(error).removesuffix(remedy).rstrip(". ")
+        raise CheckpointError(f"layer {layer.name!r}: {what}. {remedy}") from error
     if tuple(kept.shape) != layer.shape:
         raise CheckpointError(f"layer {layer.name!r} has shape {tuple(kept.shape)}, not {layer.shape}: save it again.")
     if "mask" in parts and layer.form not in ("mask", "packed bits"):

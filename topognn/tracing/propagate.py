@@ -91,7 +91,12 @@ def _visit(walk: Walk, node: Node) -> Any:
         dims = next((a for a in rest if isinstance(a, list | tuple)), [])
         keepdim = any(a is True for a in rest)
         return Value(operations.reduce(ids, dims, keepdim), fresh)
-    if name in operations.TRANSPARENT or name in ("add", "sub", "mul", "div", "true_divide"):
+    if name in ("max", "min") and not any(isinstance(a, Node) for a in node.args[1:]):
+        rest = [*node.args[1:], *node.kwargs.values()]
+        dims = [a for a in rest if type(a) is int]
+        value = Value(operations.reduce(ids, dims, any(a is True for a in rest)), fresh)
+        return [value, None] if isinstance(node.meta["val"], tuple | list) else value  # None: places, which carry none
+    if name in operations.TRANSPARENT or name in ("max", "min", "add", "sub", "mul", "div", "true_divide"):
         value = Value(ids.expand(ids.shape[0], *shape_of(node)), fresh)
         return [value, value, value] if isinstance(node.meta["val"], tuple | list) else value
     raise unsupported(node)

@@ -158,6 +158,11 @@ def test_what_fits_does_not_go_with_what_is_found_together_with_it(monkeypatch: 
     want = topognn.topometrics(graph, EFFECTIVE)
     graph.forget()
     few = {name: METRICS[name] for name in (*EFFECTIVE, "strength")}
+    with monkeypatch.context() as little:
+        little.setattr("topognn.planning.get_free_memory", lambda device: 1000)
+        paths = topognn.plan(graph, ["paths", "log10_paths", "paths_per_weight"]).steps
+    assert [step.metrics for step in paths] == [("paths", "log10_paths"), ("paths_per_weight",)]
+    assert paths[0].bytes < 0.6 * paths[1].bytes  # rows of one direction, not of both
     monkeypatch.setattr("topognn.metrics.registry.METRICS", few)
     monkeypatch.setattr("topognn.report.is_free", lambda size, device: size < sizes[1])
     monkeypatch.setattr("topognn.planning.get_free_memory", lambda device: sizes[1] - 1)

@@ -124,7 +124,9 @@ def _split(
         if free is None or get_total_bytes(graph, need_of(graph, names)) <= free:
             yield need_of, names
             continue
-        fits = [get_total_bytes(graph, need_of(graph, [name])) <= free for name in names]
-        for wanted in (True, False):
-            if part := [name for name, fit in zip(names, fits, strict=True) if fit is wanted]:
-                yield need_of, part
+        parts: dict[int, list[str]] = {}  # 0: what fits
+        for name in names:
+            size = get_total_bytes(graph, need_of(graph, [name]))
+            parts.setdefault(0 if size <= free else size, []).append(name)
+        for size in sorted(parts):
+            yield need_of, parts[size]

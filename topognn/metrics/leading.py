@@ -116,8 +116,9 @@ def find_leading(
         problem = pose(products, dtype)
         start: Tensor | None = begin(graph, name, problem.start)
         if start is problem.start:
-            large = isinstance(graph, MultipartiteGraph) and graph.num_nodes >= _SHORT
-            start = approach(graph, products, problem, dtype) if large else None
+            start = None
+            if isinstance(graph, MultipartiteGraph) and graph.num_nodes >= _SHORT:
+                start = approach(graph, products, problem, dtype)
         return remember(graph, name, solve(problem, start))
 
     return search_products(graph, weighted, search, route)

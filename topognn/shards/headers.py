@@ -95,11 +95,11 @@ def _read_safetensors(file: Path) -> list[Stored]:
         if first < end:
             raise CheckpointError(f"{str(file)!r} says that tensors {name!r} and {other!r} share bytes: save it again.")
     place = 0
-    for first, end, name in [*spans, (room, room, None)]:
+    ends = [(first, end, f"before tensor {name!r}") for first, end, name in spans]
+    for first, end, where in [*ends, (room, room, "after the last tensor")]:
         if first > place:
-            before = "after the last tensor" if name is None else f"before tensor {name!r}"
             raise CheckpointError(
-                f"{str(file)!r} has {first - place:,} bytes {before} that are no tensor's, which safetensors does not "
+                f"{str(file)!r} has {first - place:,} bytes {where} that are no tensor's, which safetensors does not "
                 "allow: copy or save it again."
             )
         place = end

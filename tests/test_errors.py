@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,20 @@ def test_no_module() -> None:
 def test_data_dependent_control_flow() -> None:
     with pytest.raises(topognn.TraceError, match="control flow depends on data"):
         topognn.encode(Branching(), (4,))
+
+
+def test_of_data_dependent_control_flow_stderr_has_what_the_model_says_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Talking(Branching):
+        def forward(self, x: Tensor) -> Tensor:
+            print("the model's own words", file=sys.stderr)
+            return super().forward(x)
+
+    with pytest.raises(topognn.TraceError, match="control flow depends on data"):
+        topognn.trace(Talking(), (4,))
+    said = capsys.readouterr()
+    assert said.out == "" and set(said.err.splitlines()) == {"the model's own words"}
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import operator
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -71,7 +73,8 @@ def capture(model: nn.Module, input_shape: InputShape) -> Captured:
 
 
 def _export(model: nn.Module, examples: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    program = torch.export.export(model, examples, strict=False)
+    with _without_dump():
+        program = torch.export.export(model, examples, strict=False)
     return program if _is_functional(program.graph) else program.run_decompositions({})
 
 
@@ -118,6 +121,21 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _without_dump() -> Iterator[None]:
+    """Keep from stderr the graph so far, which torch.export prints beside the error that has it, and nothing else."""
+    said, dump = io.StringIO(), ""
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except Exception as error:
+        if hasattr(error, "partial_fx_graph"):
+            dump = f"{error.partial_fx_graph}\n"
+        raise
+    finally:
+        sys.stderr.write(said.getvalue().replace(dump, ""))
 
 
 def name_of(node: Node) -> str:

@@ -263,6 +263,22 @@ def test_checkpoints_of_other_models_are_refused(net: str, tmp_path: Path) -> No
         load_weights(model, tmp_path / "net.pt")
 
 
+def test_checkpoints_of_models_inside_others_and_of_rigl_torch_are_loaded(net: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    state = find_source(net, "1x6x6").build().state_dict()
+    inside = {f"model.{name}": value for name, value in state.items()}
+    for content in (
+        {"state_dict": inside, "epoch": 3},  # Lightning
+        {**inside, "mask_0___weight": torch.ones_like(state["0.weight"])},  # open_lth
+        {"model": state, "pruner": {"backward_masks": [torch.ones_like(state["0.weight"]), None]}},
+    ):
+        torch.save(content, tmp_path / "net.pt")
+        torch.manual_seed(2)
+        model = find_source(net, "1x6x6").build()
+        load_weights(model, tmp_path / "net.pt")
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
 # -- failures -----------------------------------------------------------------------------------------------
 
 BAD = {

@@ -85,10 +85,19 @@ SOURCES: dict[str, Any] = {
     "both": old_names("module._orig_mod.{}"),
     "Synaptic-Flow": {**Net().state_dict(), **old_names("{}.weight_mask"), "bn1.weight_mask": torch.ones(4)},
     "PrunedModel of open_lth": {f"mask_{n.replace('.', '___')}": mask for n, mask in FLOATS.items()},
+    "PrunedModel of open_lth with its weights": {
+        **{f"model.{name}": value for name, value in Net().state_dict().items()},
+        **{f"mask_{name.replace('.', '___')}": mask for name, mask in FLOATS.items()},
+    },
+    "prune state_dict of a Lightning module": {
+        "state_dict": {f"net.{name}": value for name, value in with_prune().state_dict().items()}
+    },
+    "path of two modules": old_names("task.net.{}.weight_mask"),
     "list": list(FLOATS.values()),
     "tuple": tuple(TRUTH.values()),
     "nested masks": {"epoch": 3, "model": Net().state_dict(), "masks": FLOATS},
     "rigl": {"object_dict": {"step": 7, "backward_masks": list(FLOATS.values())}},
+    "rigl-torch": {"model": Net().state_dict(), "pruner": {"step": 7, "backward_masks": list(FLOATS.values())}},
     "with biases": {**FLOATS, "conv1.bias": torch.ones(4), "bn1.running_mean": torch.ones(4)},
 }
 
@@ -114,6 +123,27 @@ def test_masks_in_the_model_and_in_its_file(make: Any, tmp_path: Path) -> None:
         assert_truth(get_masks(Net(), tmp_path / "net.pth"))
         safetensors.torch.save_file(make().state_dict(), tmp_path / "net.safetensors")
         assert_truth(get_masks(Net(), tmp_path / "net.safetensors"))
+
+
+def test_zeros_of_a_model_that_was_saved_in_a_module(tmp_path: Path) -> None:
+    inside = {f"net.{name}": value for name, value in with_zeros().state_dict().items()}
+    for number, content in enumerate(({"state_dict": inside, "epoch": 3}, {**inside, "metric.total": torch.ones(1)})):
+        torch.save(content, tmp_path / f"{number}.ckpt.pt")
+        assert_truth(get_masks(Net(), tmp_path / f"{number}.ckpt.pt"))
+
+
+def test_a_path_is_left_out_only_where_it_explains_every_weight(tmp_path: Path) -> None:
+    some = {f"net.{name}": mask for name, mask in list(FLOATS.items())[:2]}
+    strange = {**{f"net.{name}": mask for name, mask in FLOATS.items()}, "head.weight": torch.ones(2, 2)}
+    mixed = {**FLOATS, "net.conv1.weight": FLOATS["conv1.weight"]}
+    for number, (masks, name) in enumerate(((some, "net.conv1"), (strange, "net.conv1"), (mixed, "net.conv1"))):
+        torch.save(masks, tmp_path / f"{number}.pt")
+        for source in (masks, tmp_path / f"{number}.pt"):
+            with pytest.raises(MaskError, match=f"unknown mask '{name}"):
+                get_masks(Net(), source)
+    # One that is the model's own stays: it has a layer of that name, which is meant.
+    inner = nn.ModuleDict({"net": Net()})
+    assert list(get_masks(inner, {f"net.{name}": mask for name, mask in TRUTH.items()})) == [f"net.{n}" for n in NAMES]
 
 
 def test_a_kept_weight_may_be_zero() -> None:

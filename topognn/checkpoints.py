@@ -6,7 +6,7 @@ import math
 import os
 import pickle
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,20 @@ def unpack_bits(packed: Tensor, shape: Sequence[int]) -> Tensor:
     return bits.flatten()[: math.prod(shape)].bool().view(tuple(shape))
 
 
+def pick_masks(content: Any) -> Any:
+    """Return the part of a file's content that has masks in it, one level down at most; all of it if none has.
+
+    >>> pick_masks({"model": {"conv.weight": 1}, "pruner": {"step": 9, "backward_masks": [None]}})  # rigl-torch
+    {'step': 9, 'backward_masks': [None]}
+    """
+    if isinstance(content, Mapping):
+        for part in (content, *content.values()):
+            inside = part if isinstance(part, Mapping) else {}
+            if any(isinstance(inside.get(key), Mapping | list | tuple) for key in MASK_WRAPPERS):
+                return part
+    return content
+
+
 def unwrap(content: Any) -> tuple[Any, bool]:
     """Return what wrappings such as ``{"state_dict": ...}`` hold, and whether one of them says "masks".
 
@@ -245,3 +259,39 @@ def resolve_name(key: str, known: Container[str]) -> tuple[str, str]:
             if guess[0] in known:
                 return guess
     return split_role(strip_wrappers(key))
+
+
+def find_prefix(keys: Iterable[str], known: Mapping[str, str], others: Container[str] = ()) -> str:
+    """Return the path of the module that a whole model was in when it was saved; ``""`` if there is no such path.
+
+    Every weight must have it, be one of the model's or of ``others`` without it, and no weight of the model be
+    missing, lest a layer's wrong name be taken for another layer. Masks may be named without it.
+
+    Args:
+        keys: Names of a file's matrices and kernels, and of masks of such.
+        known: Every name of a weight of the model -> the one that it goes by.
+        others: Names of what else is in the model.
+
+    >>> find_prefix(["net.0.weight", "net.2.weight"], {"0.weight": "0.weight", "2.weight": "2.weight"})  # Lightning
+    'net.'
+    >>> find_prefix(["model.0.weight", "mask_0___weight"], {"0.weight": "0.weight"})  # open_lth's PrunedModel
+    'model.'
+    >>> find_prefix(["net.0.weight", "head.weight"], {"0.weight": "0.weight"})
+    ''
+    """
+    weights = []
+    for key in keys:
+        name, role = resolve_name(key, known)
+        if name not in known:
+            weights.append(strip_wrappers(key))
+        elif role != "mask":
+            return ""
+    parts = weights[0].split(".") if weights else []
+    for count in range(1, len(parts)):
+        prefix = "".join(f"{part}." for part in parts[:count])
+        if all(name.startswith(prefix) for name in weights):
+            names = [resolve_name(name.removeprefix(prefix), known)[0] for name in weights]
+            found = {known[name] for name in names if name in known}
+            if found == set(known.values()) and all(name in known or name in others for name in names):
+                return prefix
+    return ""

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
 
-from topognn.checkpoints import load_tensors, resolve_name, save_masks, split_role, strip_wrappers, unwrap
+from topognn.checkpoints import (
+    find_prefix,
+    load_tensors,
+    pick_masks,
+    resolve_name,
+    save_masks,
+    split_role,
+    strip_wrappers,
+    unwrap,
+)
 from topognn.errors import MaskError, unknown_name
 from topognn.kernels.host import read
 from topognn.modes import eval_mode
@@ -65,8 +74,8 @@ def get_masks(model: nn.Module, masks: Masks | None = None) -> dict[str, Tensor]
         masks: where the masks are. None: in the model itself (buffers of ``torch.nn.utils.prune``,
             parametrizations, or else zeros in the weights). A dict, name -> bool or 0/1 tensor; a list in
             layer order, None for a dense layer; or a path to a state_dict or masks file. Names may carry the
-            marks of torch prune, DataParallel, torch.compile, Synaptic-Flow, open_lth or ITOP. Weights not
-            named are dense.
+            marks of torch prune, DataParallel, torch.compile, Synaptic-Flow, open_lth or ITOP, and, where all
+            weights are there, the path of the module that the model was in (``net.``). Weights not named are dense.
 
     Returns:
         Weight name -> bool tensor of the weight's shape on the weight's device, in module order.
@@ -243,7 +252,7 @@ def _own_mask(place: _Place, weight: Tensor) -> Tensor:
 def _named_masks(model: nn.Module, masks: Masks, first_names: Mapping[str, str]) -> tuple[dict[str, Tensor], bool]:
     """Return first weight name -> mask for all that ``masks`` names, and whether all are zeros of weights."""
     is_file = isinstance(masks, str | os.PathLike)
-    entries, says_masks = unwrap(load_tensors(masks) if isinstance(masks, str | os.PathLike) else masks)
+    entries, says_masks = unwrap(pick_masks(load_tensors(masks) if isinstance(masks, str | os.PathLike) else masks))
     names = list(dict.fromkeys(first_names.values()))
     if isinstance(entries, list | tuple):
         if len(entries) != len(names):
@@ -252,10 +261,13 @@ def _named_masks(model: nn.Module, masks: Masks, first_names: Mapping[str, str])
     if not isinstance(entries, Mapping):
         raise MaskError(f"masks is of type {type(masks).__name__}: pass a dict, a list in layer order, or a path.")
     known = {strip_wrappers(name): first for name, first in first_names.items()} | dict(first_names)
+    others = _other_names(model)
+    large = [key for key, value in entries.items() if isinstance(value, Tensor) and value.ndim >= 2]
+    if prefix := find_prefix(large, known, others):
+        entries = {strip_wrappers(key).removeprefix(prefix): value for key, value in entries.items()}
     roles = [resolve_name(key, known) for key in entries]
     # Floats under plain weight names are weights in a file or beside marked masks, and masks otherwise.
     may_be_weights = not says_masks and (is_file or any(role != "plain" for _, role in roles))
-    others = _other_names(model)
     found: dict[str, Tensor] = {}
     rank_of: dict[str, int] = {}
     matched = False

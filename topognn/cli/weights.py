@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from topognn.checkpoints import MASK_WRAPPERS, load_tensors, resolve_name, unwrap
+from topognn.checkpoints import MASK_WRAPPERS, find_prefix, load_tensors, resolve_name, strip_wrappers, unwrap
 from topognn.errors import CheckpointError
 
 
@@ -17,7 +17,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Names may carry the marks of torch prune (``weight_orig``; its masks are skipped, see
     :func:`topognn.masks.get_masks`), DataParallel and torch.compile, and the whole may be wrapped, as in
-    ``{"state_dict": ...}``.
+    ``{"state_dict": ...}``; where all have the path of the module that the model was in (``net.``), it is left out.
 
     Raises:
         CheckpointError: The file cannot be read, or lacks, has besides, or has in another shape, an entry.
@@ -33,8 +33,11 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     own = model.state_dict()
     found: dict[str, Tensor] = {}
     unexpected = []
-    for key, value in _entries(path).items():
-        name, role = resolve_name(key, own)
+    entries = _entries(path)
+    large = [key for key, value in entries.items() if isinstance(value, Tensor) and value.ndim >= 2]
+    prefix = find_prefix(large, {name: name for name, value in own.items() if value.ndim >= 2})
+    for key, value in entries.items():
+        name, role = resolve_name(strip_wrappers(key).removeprefix(prefix) if prefix else key, own)
         if name in own and role != "mask" and isinstance(value, Tensor):
             if value.shape != own[name].shape:
                 raise CheckpointError(

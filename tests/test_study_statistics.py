@@ -254,6 +254,26 @@ def test_constant_column_changes_nothing(rows: pd.DataFrame) -> None:
     assert constant.to_numpy() == pytest.approx(plain.to_numpy(), abs=1e-12)
 
 
+def test_unfinished_groups_are_set_aside() -> None:
+    """One group has 12 rows for 16 features, one a single accuracy: the other two are what they are without them."""
+    table = make_table(datasets=("a", "b"))
+    small = (table["model"] == "resnet20") & (table["dataset"] == "b")
+    flat = (table["model"] == "resnet20") & (table["dataset"] == "a")
+    unfinished = table.drop(index=table.index[small][12:])
+    unfinished.loc[flat, "accuracy"] = 0.5
+    found, want = analyse(unfinished, permutations=3), analyse(table[~small & ~flat], permutations=3)
+    for name, results in want.tables().items():
+        pd.testing.assert_frame_equal(found.tables()[name], results)
+    assert found.notes[:2] == [
+        "set aside: accuracy is the same in all 105 rows of resnet20 on a: nothing to explain.",
+        "set aside: resnet20 on b has 12 rows for 16 features and 1 intercepts: measure more networks or take fewer "
+        "features.",
+    ]
+    assert found.notes[2] == "210 rows in 2 groups take part, 117 do not"
+    with pytest.raises(TableError, match="resnet20 on b has 12 rows for 16 features"):
+        analyse(table[small].iloc[:12], permutations=3)
+
+
 def test_too_small_or_flat() -> None:
     table = make_table()
     few = select_complete(table[(table["seed"] == 0) & table["pruning"].isin(["er", "erk"])])

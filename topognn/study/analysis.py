@@ -13,7 +13,7 @@ from topognn.study.columns import GROUP, KEY
 from topognn.study.importance import find_importance
 from topognn.study.prediction import predict
 from topognn.study.ranking import rank_algorithms
-from topognn.study.regression import find_unique, regress
+from topognn.study.regression import find_unique, regress, set_groups_aside
 from topognn.study.tables import find_feature_sets, select_complete
 
 
@@ -61,16 +61,18 @@ def analyse(
         show: Called with the name of each step; the step runs inside what it returns.
 
     Returns:
-        The analysis. A step that the table is too small for (one group only: no ranking) is left out, with a note.
+        The analysis. A group that has too few rows is set aside, and a step that the table is too small for (one group
+        only: no ranking) is left out, each with a note.
 
     Raises:
-        TableError: The table has no features, or too few rows for them.
+        TableError: The table has no features, or no group with enough rows for them.
     """
     rows, sets = select_complete(table), find_feature_sets(table)
     if not sets:
         raise TableError("the table has none of the sets of features: it needs the columns of at least one of them.")
+    rows, aside = set_groups_aside(rows, sets)
     dropped = len(table) - len(rows)
-    notes = [*table.attrs.get("notes", [])]
+    notes = [*table.attrs.get("notes", []), *aside]
     notes += [f"{len(rows):,} rows in {rows.groupby(GROUP).ngroups} groups take part, {dropped:,} do not"]
     metrics = next(sets[name] for name in ("MGE16", "MGE13", *sets) if name in sets)
     metrics = metrics + [name for name in sets.get("BEYOND5", []) if name not in metrics]

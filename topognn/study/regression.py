@@ -48,25 +48,55 @@ def regress(
     orders = permute_labels(rows, permutations, seed)
     groups = get_indices(rows, GROUP)
     found = []
-    for name, columns in [*sets.items(), ("SPARSITY", None), ("ALGORITHM", None)]:
-        for kind in KINDS if columns is not None else ("pooled", "within")[: 1 if name == "SPARSITY" else 2]:
-            rng = np.random.default_rng(seed)
-            values, resampled = [], []
-            for members in groups:
-                group = rows.iloc[members]
-                response = group["drop"].to_numpy(float)
-                fit = fit_group(group, get_features(group, name, columns), kind)
-                local = np.searchsorted(members, orders[:, members])
-                null = fit.adjusted_r2(np.column_stack([response, response[local].T]))
-                values.append(null)
-                resampled.append(fit.resample(response, group, draws, rng))
-            for members, value, again in zip(groups, values, resampled, strict=True):
-                first = rows.iloc[members[0]]
-                found.append((name, kind, first["model"], first["dataset"], len(members), *estimate(value, again)))
-            mean = estimate(np.mean(values, axis=0), resample_mean(resampled, rng))
-            found.append((name, kind, "all", "all", len(rows), *mean))
+    for name, columns, kind in _list_fits(sets):
+        rng = np.random.default_rng(seed)
+        values, resampled = [], []
+        for members in groups:
+            group = rows.iloc[members]
+            response = group["drop"].to_numpy(float)
+            fit = fit_group(group, get_features(group, name, columns), kind)
+            local = np.searchsorted(members, orders[:, members])
+            null = fit.adjusted_r2(np.column_stack([response, response[local].T]))
+            values.append(null)
+            resampled.append(fit.resample(response, group, draws, rng))
+        for members, value, again in zip(groups, values, resampled, strict=True):
+            first = rows.iloc[members[0]]
+            found.append((name, kind, first["model"], first["dataset"], len(members), *estimate(value, again)))
+        mean = estimate(np.mean(values, axis=0), resample_mean(resampled, rng))
+        found.append((name, kind, "all", "all", len(rows), *mean))
     head = ["features", "kind", *GROUP, "rows", "adjusted_r2"]
     return pd.DataFrame(found, columns=[*head, "low", "high", "null_mean", "null_95", "p"])
+
+
+def _list_fits(sets: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Sequence[str] | None, str]]:
+    """Yield the name, columns and kind of every regression of a group."""
+    for name, columns in sets.items():
+        yield from ((name, columns, kind) for kind in KINDS)
+    yield from (("SPARSITY", None, "pooled"), ("ALGORITHM", None, "pooled"), ("ALGORITHM", None, "within"))
+
+
+def set_groups_aside(rows: Any, sets: Mapping[str, Sequence[str]]) -> tuple[Any, list[str]]:
+    """Return the rows of the groups that :func:`regress` can explain, and a line for each other: which, and why not.
+
+    A sweep that goes on has such groups: those whose networks are not all there yet.
+
+    Raises:
+        TableError: No group is left; it says what the first one lacks.
+    """
+    kept, lines = [], []
+    for members in get_indices(rows, GROUP):
+        group = rows.iloc[members]
+        response = group["drop"].to_numpy(float)[:, None]
+        try:
+            for name, columns, kind in _list_fits(sets):
+                fit_group(group, get_features(group, name, columns), kind).adjusted_r2(response)
+        except TableError as error:
+            lines.append(str(error))
+        else:
+            kept.append(members)
+    if not kept:
+        raise TableError(lines[0])
+    return rows.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True), [f"set aside: {line}" for line in lines]
 
 
 def get_features(rows: Any, name: str, columns: Sequence[str] | None) -> Array:

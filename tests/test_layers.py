@@ -36,8 +36,8 @@ def check_layers(architecture: Architecture) -> None:
     found = find_layer_expansion(graph).tolist()
     empty = {name: torch.zeros_like(mask) for name, mask in masks.items()}
     shortcuts = dense_out(topognn.encode(layout, masks=empty))
-    layers = [c for c in graph.connections if c.weight is not None]
-    names = [c.weight for c in layers]
+    layers = [c for c in graph.connections if c.weight is not None and not c.is_pooled]
+    names = [c.weight for c in graph.connections]
     for c, value in zip(layers, found, strict=True):
         assert c.weight is not None
         if names.count(c.weight) == 1:  # the graph of this layer alone

@@ -347,6 +347,10 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
     for run, message in cases:
         with pytest.raises(CheckpointError, match=message):
             run()
+    grown = tmp_path / "grown"
+    train(make_net(), data, one, grow=grow_rigl, folder=grown)
+    with pytest.raises(CheckpointError, match="this is the state of RigL, and the scheduler is DSR: go on as it began"):
+        train(make_net(), data, one, grow=grow_dsr, folder=grown)
     path = tmp_path / "checkpoint.pt"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -355,6 +359,39 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match=r"is no checkpoint of a training of this version"):
         train(make_net(), data, one, masks=masks, folder=tmp_path)
+
+
+def test_a_training_goes_on_with_other_metrics(tmp_path: Path) -> None:
+    def go(metrics: list[str], stop: int | None) -> Any:
+        net = make_net()
+        monitor = topognn.TopometricsMonitor(net, (3, 32, 32), metrics, every=1)
+
+        def show(progress: Progress) -> None:
+            if progress.row is not None and progress.row["epoch"] == stop:
+                raise Interruption
+
+        train(net, small_data(), Recipe(epochs=3, batch_size=64), folder=tmp_path, monitor=monitor, show=show)
+        return monitor.history
+
+    with pytest.raises(Interruption):
+        go(["sink_nodes", "strength"], 1)
+    with pytest.raises(Interruption):
+        go(["source_nodes", "strength"], 2)
+    history = go(["log10_paths", "sink_nodes"], None)
+    found = history.to_dict()
+    assert list(found) == ["step", "nodes", "edges", "log10_paths", "sink_nodes", "source_nodes", "strength"]
+    third = len(found["step"]) // 3
+    assert found["step"] == list(range(1, 3 * third + 1)) and third > 0
+    present = {name: [number == number for number in numbers] for name, numbers in found.items()}
+    assert present["log10_paths"] == [False] * 2 * third + [True] * third
+    assert present["sink_nodes"] == [True] * third + [False] * third + [True] * third
+    assert present["strength"] == [True] * 2 * third + [False] * third
+    assert present["source_nodes"] == [False] * third + [True] * third + [False] * third
+    assert [type(number) for number in found["sink_nodes"][:1]] == [int]
+    rows = (tmp_path / "topometrics.csv").read_text().splitlines()
+    assert rows[0] == "step,nodes,edges,log10_paths,sink_nodes,source_nodes,strength" and len(rows) == 3 * third + 1
+    with pytest.raises(topognn.UnknownNameError, match="unknown metric 'sources'"):
+        history.plot(["sources"])
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:

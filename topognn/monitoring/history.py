@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +36,12 @@ class History(Sequence[Topometrics]):
         self._values.append(values)
 
     def extend(self, columns: Mapping[str, Sequence[float]]) -> None:
-        """Put measurements at the end that :meth:`to_dict` gave, for a training that goes on."""
-        rows = zip(*(columns[name] for name in ("step", "nodes", "edges", *self.names)), strict=True)
+        """Put measurements at the end that :meth:`to_dict` gave, for a training that goes on, of other metrics too."""
+        names = [name for name in columns if name in METRICS]
+        rows = zip(*(columns[name] for name in ("step", "nodes", "edges", *names)), strict=True)
         for step, nodes, edges, *numbers in rows:
             values = torch.tensor(numbers, dtype=torch.float64)
-            self.append(int(step), Topometrics(self.names, values, int(nodes), int(edges)))
+            self.append(int(step), Topometrics(names, values, int(nodes), int(edges)))
 
     def __getitem__(self, index: Any) -> Any:
         return self._values[index]
@@ -52,6 +55,8 @@ class History(Sequence[Topometrics]):
     def to_dict(self) -> dict[str, list[float]]:
         """Return lists of numbers by name: ``step``, ``nodes``, ``edges`` and the metrics (one host sync).
 
+        Where a training has gone on with other metrics, those that were not asked for at a step are NaN there.
+
         >>> from topognn import example_graph, topometrics
         >>> history = History(["sink_nodes"])
         >>> history.append(3, topometrics(example_graph(), ["sink_nodes"]))
@@ -61,14 +66,16 @@ class History(Sequence[Topometrics]):
         columns: dict[str, list[float]] = {"step": list(self.steps)}
         for size in ("nodes", "edges"):
             columns[size] = [values[size] for values in self._values]
-        width = len(self.names)
         flat: list[float] = []
-        if self._values and width:
+        if self._values:
             device = self._values[-1].tensor.device
             flat = read(torch.cat([values.tensor.to(device) for values in self._values]))
-        for place, name in enumerate(self.names):
-            column = flat[place::width]
-            columns[name] = [int(value) for value in column] if METRICS[name].is_count else column
+        numbers = iter(flat)
+        rows = [{name: next(numbers) for name in names} for names in map(_find_names, self._values)]
+        for name in dict.fromkeys(itertools.chain(self.names, *rows)):
+            column = [row.get(name, math.nan) for row in rows]
+            is_count = METRICS[name].is_count
+            columns[name] = [int(value) if is_count and value == value else value for value in column]
         return columns
 
     def to_frame(self) -> Any:
@@ -103,3 +110,7 @@ class History(Sequence[Topometrics]):
             axes.set_title(name.replace("_", " "), fontsize="medium")
             axes.set_xlabel("step")
         return figure
+
+
+def _find_names(values: Topometrics) -> list[str]:
+    return [name for name in values if name in METRICS]

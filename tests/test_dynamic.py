@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from topognn.errors import MaskError, SparsityError, TrainingError
+from topognn.errors import CheckpointError, MaskError, SparsityError, TrainingError
 from topognn.pruning import apply_masks, erk, uniform
 from topognn.pruning.dynamic import DSR, DYNAMIC, ITOP, SET, SNFS, DropAndGrow, RigL
 
@@ -329,10 +329,92 @@ def test_gradients_that_are_missing_or_nan(name: str) -> None:
     net, _optimizer, scheduler = make(name, every=1)
     with pytest.raises(TrainingError, match=r"no gradient of '0.weight' has come since the last step: call step\(\)"):
         scheduler.step()
-    net, _, scheduler = make(name, every=1)
+    net, optimizer, scheduler = make(name, every=1)
     net(torch.full((1, 1, 4, 4), torch.nan)).sum().backward()
-    with pytest.raises(TrainingError, match=r"(gradient|momentum) of '0.weight' is NaN or infinite"):
+    optimizer.step()
+    with pytest.raises(TrainingError, match=r"weight '0.weight' is NaN or infinite: lower the learning rate"):
         scheduler.step()
+    net, _, scheduler = make(name, every=1)
+    with pytest.raises(TrainingError, match=r"gradients have been NaN or infinite for 100 steps"):
+        for step in range(101):
+            net(torch.full((1, 1, 4, 4), torch.nan)).sum().backward()  # and no step of the optimizer
+            assert scheduler.step() is False and scheduler.steps == step + 1
+
+
+def train_scaled(name: str, scale: float, steps: int, skipped: tuple[int, ...] = (), **options: Any) -> DropAndGrow:
+    """Train with a GradScaler, whose scale changes at every step; what it leaves out has overflowed."""
+    net, optimizer, scheduler = make(name, **options)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1)
+    for step in range(steps):
+        optimizer.zero_grad()
+        if step in skipped:
+            net(torch.full((1, 1, 4, 4), torch.inf)).sum().backward()
+        generator = torch.Generator().manual_seed(step)
+        x, y = torch.randn(16, 1, 4, 4, generator=generator), torch.randint(5, (16,), generator=generator)
+        scaler.scale(nn.functional.cross_entropy(net(x), y)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+    return scheduler
+
+
+@pytest.mark.parametrize(("name", "options"), [("rigl", {}), ("snfs", {}), ("itop", {"growth": "gradient"})])
+def test_a_gradient_scaler_changes_nothing(name: str, options: dict[str, Any]) -> None:
+    net, optimizer, scheduler = make(name, **options)
+    train(net, optimizer, scheduler, range(9))
+    scaled = train_scaled(name, 2.0**12, 9, **options)  # powers of two, which are exact
+    assert all(torch.equal(mask, scaled.masks[key]) for key, mask in scheduler.masks.items())
+
+
+@pytest.mark.parametrize(("name", "options"), [("rigl", {}), ("snfs", {}), ("itop", {"growth": "gradient"})])
+def test_an_update_waits_for_steps_that_a_gradient_scaler_leaves_out(name: str, options: dict[str, Any]) -> None:
+    options = {"every": 4, **options}
+    start = train_scaled(name, 2.0**12, 3, **options).masks
+    waiting = train_scaled(name, 2.0**12, 5, (1, 3, 4), **options)
+    assert all(torch.equal(mask, start[key]) for key, mask in waiting.masks.items())
+    done = train_scaled(name, 2.0**12, 6, (1, 3, 4), **options)
+    assert any(not torch.equal(mask, start[key]) for key, mask in done.masks.items())
+    again = make(name, **options)[2]
+    again.load_state_dict(waiting.state_dict())
+    assert again._wants_gradients(6) and not again.is_update(6)  # what was waited for is waited for after a crash too
+    for value in done.state_dict().get("means", {}).values():
+        assert value.isfinite().all() and value.any()
+
+
+def test_the_momentum_of_snfs_is_that_of_clipped_and_unscaled_gradients() -> None:
+    net, _, scheduler = make("snfs", every=100, momentum=0.5)
+    dense = copy.deepcopy(net)
+    backward(dense, 0)
+    backward(net, 0)
+    for parameter in net.parameters():
+        parameter.grad /= 8
+    scheduler.step()
+    for key, mean in scheduler.state_dict()["means"].items():
+        torch.testing.assert_close(mean, dense.get_parameter(key).grad / 16)
+
+
+def test_a_state_of_another_algorithm_or_with_other_settings() -> None:
+    for name, options, other, changed, message in (
+        ("set", {}, "snfs", {}, "this is the state of SET, and the scheduler is SNFS"),
+        ("set", {}, "dsr", {}, "this is the state of SET, and the scheduler is DSR"),
+        ("snfs", {}, "set", {}, "this is the state of SNFS, and the scheduler is SET"),
+        ("rigl", {}, "rigl", {"every": 3}, "is the state of RigL with every=2, and the scheduler is RigL with every=3"),
+        ("set", {}, "set", {"fraction": 0.25}, "SET with fraction=0.3, and the scheduler is SET with fraction=0.25"),
+        ("rigl", {}, "rigl", {"total_steps": 30}, "RigL with total_steps=20"),
+        ("rigl", {}, "rigl", {"stop": 0.5}, "RigL with stop=0.75"),
+        ("itop", {}, "itop", {"growth": "gradient"}, "ITOP with growth='random'"),
+        ("snfs", {}, "snfs", {"momentum": 0.5}, "SNFS with momentum=0.9"),
+        ("dsr", {}, "dsr", {"tolerance": 0.2}, "DSR with tolerance=0.1"),
+    ):
+        state = make(name, **options)[2].state_dict()
+        scheduler = make(other, **changed)[2]
+        before = scheduler.masks
+        with pytest.raises(CheckpointError, match=message):
+            scheduler.load_state_dict(state)
+        assert scheduler.masks.keys() == before.keys()
+        assert all(scheduler.masks[key] is mask for key, mask in before.items())
+    with pytest.raises(CheckpointError, match="no state of a scheduler of this version: 'scheduler' is missing"):
+        scheduler.load_state_dict({})
 
 
 def test_weights_that_cannot_be_trained() -> None:

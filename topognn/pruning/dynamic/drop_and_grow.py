@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from topognn.errors import MaskError, SparsityError, TrainingError
+from topognn.errors import CheckpointError, MaskError, SparsityError, TrainingError
 from topognn.kernels.host import read
 from topognn.masks import get_masks
 from topognn.pruning import prune
@@ -19,12 +19,17 @@ from topognn.pruning.applying import apply_masks, get_pruned, plain_parameters
 from topognn.pruning.selection import allocate, find_highest
 from topognn.pruning.training_loss import check_trainable
 
+PATIENCE = 100  # steps that gradients may be NaN or infinite one after the other, while a GradScaler lowers its scale
+
 
 class DropAndGrow:
     """Base of the schedulers of dynamic sparse training; see its subclasses.
 
     Masks are in force from the start. Call :meth:`step` after each step of the optimizer: every ``every`` steps it
     drops weights and grows others, which start at zero and without momentum. The number of kept weights never changes.
+
+    With a ``torch.amp.GradScaler``, step in the same way after its ``update()``. A step that it leaves out, because a
+    gradient has overflowed, spoils nothing: where growth looks at gradients, the update waits for finite ones.
 
     Attributes:
         steps: Number of steps so far.
@@ -54,6 +59,13 @@ class DropAndGrow:
         self.steps = 0
         self._every, self._fraction, self._anneal = every, fraction, anneal
         self._stop = round(stop * total_steps)
+        self._waited = 0  # steps that an update has waited for finite gradients
+        self._settings: dict[str, Any] = {
+            "total_steps": total_steps,
+            "every": every,
+            "fraction": fraction,
+            "stop": stop,
+        }
         self._model, self._optimizer = model, optimizer
         self._parameters = plain_parameters(model)
         check_trainable(self._parameters)
@@ -87,14 +99,18 @@ class DropAndGrow:
     def step(self) -> bool:
         """Count a step of the optimizer, and drop and grow where it is time; return whether masks may have changed.
 
+        Where growth looks at gradients and these are NaN or infinite, the update waits for the next step, as long as
+        weights are finite: a ``GradScaler`` has left the step out.
+
         Raises:
             MaskError: Masks were changed by hand since the last step.
-            TrainingError: A gradient is NaN or infinite, or there is none.
+            TrainingError: There is no gradient, or it is NaN or infinite and has reached the weights, or has been so
+                for 100 steps.
         """
         self._check_masks()
         self.steps += 1
         self._observe()
-        if updates := self.is_update(self.steps):
+        if updates := self._is_due(self.steps) and self._is_ready():
             self._update(self.rate(self.steps))
             for name, mask in self._masks.items():
                 self.explored[name] |= mask
@@ -108,7 +124,10 @@ class DropAndGrow:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that :meth:`load_state_dict` needs to go on as if nothing had happened."""
         return {
+            "scheduler": type(self).__name__,
+            "settings": dict(self._settings),
             "steps": self.steps,
+            "waited": self._waited,
             "masks": {name: mask.clone() for name, mask in self._masks.items()},
             "explored": {name: mask.clone() for name, mask in self.explored.items()},
             "generator": self._generator.get_state(),
@@ -119,8 +138,10 @@ class DropAndGrow:
         """Go on from a state; that of the model and of the optimizer are loaded apart.
 
         Raises:
+            CheckpointError: It is the state of another algorithm, or of one with other settings, or none at all.
             MaskError: It is the state of another model or of another sparsity.
         """
+        self._check_state(state)
         masks = get_masks(self._model, state["masks"])
         counts = _count(masks)
         if sum(counts.values()) != sum(self._counts.values()):
@@ -128,7 +149,7 @@ class DropAndGrow:
                 f"this state keeps {sum(counts.values())} weights and the scheduler {sum(self._counts.values())}: "
                 "make the scheduler with the sparsity that it was saved with."
             )
-        self._counts, self.steps = counts, int(state["steps"])
+        self._counts, self.steps, self._waited = counts, int(state["steps"]), int(state["waited"])
         self.explored = {name: mask.clone() for name, mask in get_masks(self._model, state["explored"]).items()}
         self._generator.set_state(state["generator"])
         self._load_extra(state)
@@ -171,8 +192,6 @@ class DropAndGrow:
 
     def _grow(self, survivors: Mapping[str, Tensor], counts: Mapping[str, int], grown: Sequence[int]) -> None:
         """Put masks in force that have, besides survivors, those of the others that score highest."""
-        if self.grows_by_gradient:
-            self._check_gradients()
         masks = {}
         for (name, kept), count in zip(survivors.items(), grown, strict=True):
             if count:
@@ -223,19 +242,50 @@ class DropAndGrow:
         return see
 
     def _wants_gradients(self, step: int) -> bool:
-        return self.grows_by_gradient and self.is_update(step)
+        return self.grows_by_gradient and self._is_due(step)
 
-    def _check_gradients(self) -> None:
+    def _is_due(self, step: int) -> bool:
+        return self.is_update(step) or self._waited > 0
+
+    def _is_ready(self) -> bool:
+        """Tell whether all that an update needs is finite; it waits otherwise."""
+        if self.grows_by_gradient:
+            self._waited = 0 if self._are_finite() else self._waited + 1
+        return not self._waited
+
+    def _are_finite(self) -> bool:
+        """Tell whether gradients are, after a look at weights where they are not."""
         missing = [name for name in self._parameters if name not in self._gradients]
         if missing:
             raise TrainingError(
                 f"no gradient of {missing[0]!r} has come since the last step: call step() after backward() and the "
                 "optimizer's step()."
             )
-        finite = read(torch.stack([self._gradients[name].isfinite().all() for name in self._parameters]))
+        if all(read(torch.stack([self._gradients[name].isfinite().all() for name in self._parameters]))):
+            return True
+        self._check_weights()
+        if self._waited >= PATIENCE:
+            raise TrainingError(
+                f"gradients have been NaN or infinite for {PATIENCE} steps: look for values that overflow."
+            )
+        return False
+
+    def _check_weights(self) -> None:
+        finite = read(torch.stack([parameter.detach().isfinite().all() for parameter in self._parameters.values()]))
         for name, is_finite in zip(self._parameters, finite, strict=True):
             if not is_finite:
-                raise TrainingError(f"the gradient of {name!r} is NaN or infinite: lower the learning rate.")
+                raise TrainingError(f"weight {name!r} is NaN or infinite: lower the learning rate.")
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        missing = [key for key in ("scheduler", "settings", "steps", "waited", "masks", "explored") if key not in state]
+        if missing:
+            raise CheckpointError(f"this is no state of a scheduler of this version: {missing[0]!r} is missing.")
+        then, now = state["scheduler"], type(self).__name__
+        for what, value in self._settings.items():
+            if then == now and state["settings"].get(what) != value:
+                then, now = f"{then} with {what}={state['settings'].get(what)!r}", f"{now} with {what}={value!r}"
+        if then != now:
+            raise CheckpointError(f"this is the state of {then}, and the scheduler is {now}: go on as it began.")
 
     def _check_masks(self) -> None:
         for name, parameter in self._parameters.items():

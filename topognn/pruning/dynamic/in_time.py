@@ -74,3 +74,4 @@ class ITOP(DropAndGrow):
             stop=1.0,
             anneal=True,
         )
+        self._settings["growth"] = growth

@@ -77,6 +77,7 @@ class DSR(DropAndGrow):
             anneal=False,
         )
         self.threshold, self._tolerance = threshold, tolerance
+        self._settings["tolerance"] = tolerance
 
     def _update(self, rate: float) -> None:
         survivors = {}

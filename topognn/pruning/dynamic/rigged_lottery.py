@@ -14,7 +14,8 @@ class RigL(DropAndGrow):
     """The Rigged Lottery: each layer drops its smallest weights and grows those with the largest gradients.
 
     Call :meth:`~DropAndGrow.step` after each step of the optimizer. Gradients are those of the backward passes before
-    the update; they are of all weights, so take care that clipping and unscaling do not depend on them.
+    the update, of all weights, before they are clipped or unscaled: they are compared within a layer alone, where a
+    common factor changes nothing.
 
     Args:
         model: any module whose prunable weights are plain parameters; masks are applied to it.

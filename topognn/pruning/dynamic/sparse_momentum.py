@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from topognn.errors import TrainingError
 from topognn.kernels.host import read
 from topognn.pruning.applying import plain_parameters
 from topognn.pruning.dynamic.drop_and_grow import DropAndGrow
@@ -21,7 +19,10 @@ class SNFS(DropAndGrow):
 
     Each layer grows a share that is proportional to the mean magnitude of the momentum of its surviving weights; there
     the weights with the largest momentum grow. So layers change size, and the whole does not. The momentum is a running
-    mean of the gradients of all weights, pruned ones included: as much memory as the dense model.
+    mean of the gradients of all weights, pruned ones included: as much memory as the dense model. Where gradients are
+    clipped or unscaled (``torch.amp.GradScaler``) before the optimizer's step, those of pruned weights enter with the
+    factor by which the magnitude of the layer's others has changed; so call ``zero_grad()`` after
+    :meth:`~DropAndGrow.step`. A step with a gradient that is NaN or infinite does not enter.
 
     Args:
         model: any module whose prunable weights are plain parameters; masks are applied to it.
@@ -79,21 +80,34 @@ class SNFS(DropAndGrow):
             anneal=True,
         )
         self._momentum = momentum
+        self._settings["momentum"] = momentum
 
     def _wants_gradients(self, step: int) -> bool:
         return True
 
     def _observe(self) -> None:
+        flags = [gradient.isfinite().all() for gradient in self._gradients.values()]
+        if not flags:
+            return
+        finite = torch.stack([flag.to(flags[0].device) for flag in flags]).all()
         for name, gradient in self._gradients.items():
-            self._means[name].lerp_(gradient, 1 - self._momentum)
+            mean, factor = self._means[name], self._find_factor(name, gradient)
+            seen = torch.where(finite.to(mean.device), gradient * factor, mean)
+            mean.lerp_(seen.to(mean.dtype), 1 - self._momentum)
+
+    def _find_factor(self, name: str, gradient: Tensor) -> Tensor:
+        """Return by what the magnitude of kept weights' gradients was multiplied since the backward pass (no sync)."""
+        after = self._parameters[name].grad
+        if after is None:
+            return gradient.new_ones(())
+        before = gradient.masked_fill(~self._masks[name], 0).abs().sum(dtype=torch.float64)
+        ratio = after.detach().abs().sum(dtype=torch.float64) / before
+        return torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0)
 
     def _update(self, rate: float) -> None:
         survivors, counts = self._drop_smallest(rate)
         parts = [self._means[name].abs().masked_fill(~kept, 0).sum() for name, kept in survivors.items()]
         sums = read(torch.stack(parts).double())
-        for name, total in zip(survivors, sums, strict=True):
-            if not math.isfinite(total):
-                raise TrainingError(f"the momentum of {name!r} is NaN or infinite: lower the learning rate.")
         means = [total / counts[name] if counts[name] else 0.0 for name, total in zip(survivors, sums, strict=True)]
         self._grow(survivors, counts, self._share(means, counts))
 

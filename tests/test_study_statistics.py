@@ -21,6 +21,7 @@ from topognn.study.prediction import SCHEMES, make_folds, predict
 from topognn.study.ranking import kendall_tau, rank_algorithms, rank_biased_overlap, standardise
 from topognn.study.regression import find_unique, regress
 from topognn.study.ridge import PENALTIES, choose_penalty, predict_chosen, predict_nested, predict_path
+from topognn.study.summary import describe, summarise
 from topognn.study.tables import select_complete
 
 SMALL = ["sink_nodes", "r-out", "motif"]
@@ -254,6 +255,43 @@ def test_constant_column_changes_nothing(rows: pd.DataFrame) -> None:
     assert constant.to_numpy() == pytest.approx(plain.to_numpy(), abs=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
+def test_few_seeds_leave_out_what_needs_seeds_only() -> None:
+    table = make_table(models=("a",), datasets=("b", "c"))
+    whole, _ = predict(select_complete(table), {"small": SMALL}, permutations=3)
+    short = table[(table["dataset"] == "b") | (table["seed"] < 2)]  # c has two seeds
+    found, predicted = predict(select_complete(short), {"small": SMALL}, permutations=3)
+    of_b = [
+        result.query("dataset == 'b'").reset_index(drop=True)[["features", "scheme", "skill"]]
+        for result in (whole, found)
+    ]
+    pd.testing.assert_frame_equal(*of_b)
+    assert set(found.query("dataset == 'c'")["scheme"]) == set(SCHEMES) - {"seed"}
+    lacking = predicted["small / seed"].isna().to_numpy()
+    assert (lacking == (select_complete(short)["dataset"] == "c")).all() and predicted["small / cell"].notna().all()
+    (note,) = found.attrs["notes"]
+    assert note.startswith("no prediction of a seed not seen in a on c: cross-validation needs at least three folds")
+
+    one = analyse(table[table["seed"] == 0], permutations=3)
+    assert set(one.prediction["scheme"]) == set(SCHEMES) - {"seed"} and len(one.ranking)
+    assert any(note.startswith("no prediction of a seed not seen in any group") for note in one.notes)
+    assert "CEILING" not in set(one.ranking["features"]) | set(summarise(one)["features"])
+    assert len(describe(one)) == 3 and not any("one seed against" in line or "nan" in line for line in describe(one))
+
+
+def test_what_nothing_ranks_is_undefined() -> None:
+    """A sparsity that no other group has, and a feature that is the same for all algorithms: no tau, not one of 0."""
+    table = make_table(models=("a",), datasets=("b", "c"), features=("layer_density", "r-in"))
+    table = table.assign(layer_density=1 - table["sparsity"])
+    table.loc[(table["dataset"] == "c") & (table["sparsity"] == 0.6), "sparsity"] = 0.7
+    table = table[(table["dataset"] == "b") | (table["sparsity"] == 0.7)]
+    ranking = rank_algorithms(select_complete(table), {"DENS1": ["layer_density"]}, permutations=3)
+    ranking = ranking.set_index(["features", "dataset"])
+    assert ranking.loc["DENS1", ["tau", "low", "null_mean", "null_95", "p"]].isna().all(axis=None)
+    assert ranking.loc["ELSEWHERE", ["tau", "rbo"]].isna().all(axis=None)
+    assert ranking.loc[("CEILING", "all"), "tau"] > 0
+
+
 def test_unfinished_groups_are_set_aside() -> None:
     """One group has 12 rows for 16 features, one a single accuracy: the other two are what they are without them."""
     table = make_table(datasets=("a", "b"))
@@ -282,7 +320,8 @@ def test_too_small_or_flat() -> None:
     flat = select_complete(table.assign(accuracy=0.5))
     with pytest.raises(TableError, match="accuracy is the same in all 105 rows of conv6 on a"):
         regress(flat, {"small": SMALL}, permutations=0)
+    two = table[(table["seed"] < 2) & (table["sparsity"] == 0.6) & table["pruning"].isin(["er", "erk"])]
     with pytest.raises(TableError, match="at least three folds"):
-        predict(select_complete(table[table["seed"] < 2]), {"small": SMALL}, permutations=0)
+        predict(select_complete(two).groupby(["model", "dataset"]).head(2), {"small": SMALL}, permutations=0)
     with pytest.raises(TableError, match="none of the sets of features"):
         analyse(table[[*KEY, "accuracy", "edges"]].rename(columns={}), permutations=0)

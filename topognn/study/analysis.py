@@ -94,6 +94,7 @@ def analyse(
                 notes.append(f"no {name}: {error}")
                 found[name] = (pd.DataFrame(), pd.DataFrame()) if name == "prediction" else pd.DataFrame()
     found["prediction"], found["predicted"] = found["prediction"]
+    notes += found["prediction"].attrs.get("notes", [])
     return Analysis(rows=rows, sets=sets, metrics=metrics, notes=notes, **found)
 
 

@@ -106,17 +106,23 @@ def _draw_r2(analysis: Analysis) -> Figure:
     return _draw_forest(panels, [*analysis.sets, "SPARSITY", "ALGORITHM"], (-0.2, 1))
 
 
+def _list_drawn(analysis: Analysis) -> list[str]:
+    """Return the schemes of cross-validation that are drawn, of those that could be done."""
+    return [scheme for scheme in ("random", "algorithm") if scheme in set(analysis.prediction["scheme"])]
+
+
 def _draw_skill(analysis: Analysis) -> Figure | None:
     if not len(analysis.prediction):
         return None
-    panels = [(SCHEMES[s], _mean_rows(analysis.prediction, scheme=s), "skill") for s in ("random", "algorithm")]
+    schemes = _list_drawn(analysis)
+    panels = [(SCHEMES[scheme], _mean_rows(analysis.prediction, scheme=scheme), "skill") for scheme in schemes]
     return _draw_forest(panels, [*analysis.sets, "ALGORITHM"], (-1, 1))
 
 
 def _draw_ranks(analysis: Analysis) -> Figure | None:
     if not len(analysis.ranking):
         return None
-    names = [*analysis.sets, "ELSEWHERE", "CEILING"]
+    names = [name for name in (*analysis.sets, "ELSEWHERE", "CEILING") if name in set(analysis.ranking["features"])]
     return _draw_forest([("tau", _mean_rows(analysis.ranking), "tau")], names, (-0.3, 1))
 
 
@@ -127,7 +133,8 @@ def _draw_predictions(analysis: Analysis) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     chosen = np.linspace(0, len(analysis.rows) - 1, min(SCATTERED, len(analysis.rows))).astype(int)
     truth = analysis.rows["drop"].to_numpy()[chosen]
-    for axes, scheme in zip(figure.subplots(1, 2, sharey=True), ("random", "algorithm"), strict=True):
+    schemes = _list_drawn(analysis)  # random at least: a group has more than three rows
+    for axes, scheme in zip(figure.subplots(1, len(schemes), sharey=True, squeeze=False)[0], schemes, strict=True):
         predicted = analysis.predicted[f"{name} / {scheme}"].to_numpy()[chosen]
         top = max(truth.max(), 1)
         axes.plot([0, top], [0, top], color="black", lw=0.6)

@@ -87,14 +87,16 @@ def resample_mean(groups: Sequence[Array], rng: np.random.Generator) -> Array:
 
 
 def estimate(values: Array, resampled: Array | None = None) -> Estimate:
-    """Return the estimate of ``values[0]`` against its null ``values[1:]``.
+    """Return the estimate of ``values[0]`` against its null ``values[1:]``; what is NaN, not defined, is left out.
 
     >>> estimate(np.array([2.0, 0.0, 1.0, 3.0]))
     Estimate(value=2.0, low=nan, high=nan, null_mean=1.3333333333333333, null_95=2.8, p=0.5)
     """
     value, null = float(values[0]), values[1:]
-    low, high = (np.nan, np.nan) if resampled is None else np.nanquantile(resampled, [0.025, 0.975])
-    if not len(null) or np.isnan(value) or np.isnan(null).all():
+    null = null[~np.isnan(null)]
+    known = np.empty(0) if resampled is None else resampled[~np.isnan(resampled)]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+    if not len(null) or np.isnan(value):
         return Estimate(value, float(low), float(high), np.nan, np.nan, np.nan)
     p = float(1 + np.count_nonzero(null >= value - 1e-12)) / (1 + len(null))
     return Estimate(value, float(low), float(high), float(null.mean()), float(np.quantile(null, 0.95)), p)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from topognn.errors import TableError
 from topognn.study.columns import GROUP
 from topognn.study.nulls import estimate, get_families, get_indices, permute_labels, resample, resample_mean
 from topognn.study.regression import get_features
-from topognn.study.ridge import Labels, average_by_code, predict_nested
+from topognn.study.ridge import FOLDS, Labels, average_by_code, predict_nested
 
 SCHEMES = {
     "random": "random 5-fold",
@@ -19,6 +20,8 @@ SCHEMES = {
     "cell": "an (algorithm, sparsity) not seen",
     "algorithm": "an algorithm not seen",
 }
+
+LACK = "cross-validation needs at least three folds (seeds, algorithms or sparsities)"
 
 
 def make_folds(group: Any, scheme: str) -> Labels:
@@ -60,19 +63,28 @@ def predict(
 
     Returns:
         A DataFrame with a row a set, scheme and group (``all``: the mean over groups), and one of the predicted
-        drops: ``rows``' key with a column ``features / scheme``.
+        drops: ``rows``' key with a column ``features / scheme``. A group with too few seeds, algorithms or sparsities
+        for the folds of a scheme has no row of it and predicts NaN; ``attrs["notes"]`` of the first says which.
 
     Raises:
-        TableError: There are too few seeds, algorithms or sparsities for the folds.
+        TableError: No scheme has a group with enough folds.
     """
     orders = permute_labels(rows, permutations, seed)
     groups = get_indices(rows, GROUP)
+    foldable = {
+        scheme: [members for members in groups if len(set(make_folds(rows.iloc[members], scheme))) >= FOLDS]
+        for scheme in SCHEMES
+    }
+    notes = [_describe_lack(rows, scheme, groups, foldable[scheme]) for scheme in SCHEMES]
+    schemes = [scheme for scheme in SCHEMES if foldable[scheme]]
+    if not schemes:
+        raise TableError(f"{LACK}: no group has them.")
     found, predictions = [], {}
     for name, columns in [*sets.items(), ("ALGORITHM", None)]:
-        for scheme in SCHEMES:
+        for scheme in schemes:
             rng = np.random.default_rng(seed)
-            skills, resampled, predicted = [], [], np.empty(len(rows))
-            for members in groups:
+            skills, resampled, predicted = [], [], np.full(len(rows), np.nan)
+            for members in foldable[scheme]:
                 group = rows.iloc[members]
                 response = group["drop"].to_numpy(float)
                 local = np.searchsorted(members, orders[:, members])
@@ -88,7 +100,7 @@ def predict(
                 resampled.append(1 - resample(sums[0], sums[1], draws, rng))
                 predicted[members] = guesses[:, 0]
             predictions[f"{name} / {scheme}"] = predicted
-            for members, skill, again in zip(groups, skills, resampled, strict=True):
+            for members, skill, again in zip(foldable[scheme], skills, resampled, strict=True):
                 first = rows.iloc[members[0]]
                 found.append((name, scheme, first["model"], first["dataset"], *estimate(skill, again)))
             mean = estimate(np.mean(skills, axis=0), resample_mean(resampled, rng))
@@ -96,7 +108,17 @@ def predict(
     table = pd.DataFrame(
         found, columns=["features", "scheme", *GROUP, "skill", *"low high null_mean null_95 p".split()]
     )
+    table.attrs["notes"] = [note for note in notes if note]
     return table, pd.DataFrame(predictions, index=rows.index)
+
+
+def _describe_lack(rows: Any, scheme: str, groups: Sequence[Labels], foldable: Sequence[Labels]) -> str:
+    """Return which groups cannot be predicted in a scheme, and why; nothing if all can."""
+    if len(foldable) == len(groups):
+        return ""
+    firsts = [rows.iloc[members[0]] for members in groups if not any(members is other for other in foldable)]
+    where = ", ".join(f"{first['model']} on {first['dataset']}" for first in firsts) if foldable else "any group"
+    return f"no prediction of {SCHEMES[scheme]} in {where}: {LACK}"
 
 
 def _predict_by_sparsity(responses: Any, codes: Labels, folds: Labels) -> Any:

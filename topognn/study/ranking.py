@@ -27,7 +27,7 @@ def rank_algorithms(
     Features and response are standardised within each cell; ridge without intercept is fitted to the other data sets
     of the same model (where it has only one: to other models), its penalty by leaving one algorithm out; predictions
     and truth are averaged over seeds. Without a graph: ``ELSEWHERE``, the algorithm's mean at the same sparsity in
-    those other groups, and ``CEILING``, one seed against the mean of the others.
+    those other groups, and ``CEILING``, one seed against the mean of the others, where there is more than one seed.
 
     Args:
         rows: Networks, as :func:`topognn.study.tables.select_complete` returns them.
@@ -38,7 +38,8 @@ def rank_algorithms(
 
     Returns:
         A DataFrame with a row a set and (model, dataset), ``all`` for the mean over all cells: Kendall's ``tau`` (b)
-        with interval and null, and ``rbo``, rank-biased overlap (extrapolated, p = 0.9) with its null mean.
+        with interval and null, and ``rbo``, rank-biased overlap (extrapolated, p = 0.9) with its null mean. NaN where
+        nothing can be ranked.
 
     Raises:
         TableError: There is one group only.
@@ -59,7 +60,7 @@ def rank_algorithms(
     responses = np.column_stack([response, response[orders].T])
     truths = _average_items(rows, np.column_stack([truth, truth[orders].T]), cells)
     found = []
-    for name in [*sets, "ELSEWHERE", "CEILING"]:
+    for name in [*sets, "ELSEWHERE", *(["CEILING"] if rows["seed"].nunique() > 1 else [])]:
         if name == "CEILING":
             scores = _score_ceiling(rows, cells)
         elif name == "ELSEWHERE":
@@ -115,6 +116,8 @@ def rank_biased_overlap(predicted: Array, truth: Array) -> Array:
 
 def _score(predicted: Array, truth: Array) -> tuple[Array, Array]:
     known = ~np.isnan(predicted).any(axis=1)
+    if known.sum() < 2:  # no order
+        return np.full(truth.shape[1], np.nan), np.full(truth.shape[1], np.nan)
     return kendall_tau(predicted, truth), rank_biased_overlap(predicted[known], truth[known])
 
 
@@ -164,13 +167,14 @@ def _score_ceiling(rows: Any, cells: Sequence[Any]) -> list[tuple[Array, Array]]
     scores = []
     for members in cells:
         wide = rows.iloc[members].pivot(index="pruning", columns="seed", values="drop")
-        both = []
+        taus, overlaps = [np.array([np.nan])], [np.array([np.nan])]
         for number in wide.columns:
             pair = pd.DataFrame({"one": wide[number], "rest": wide.drop(columns=number).mean(axis=1)}).dropna()
             if len(pair) > 1:
-                both.append(_score(pair[["rest"]].to_numpy(), pair[["one"]].to_numpy()))
-        means = [np.nanmean(part, axis=0) if both else np.array([np.nan]) for part in zip(*both, strict=True)]
-        scores.append((means[0], means[1]) if both else (np.array([np.nan]), np.array([np.nan])))
+                tau, overlap = _score(pair[["rest"]].to_numpy(), pair[["one"]].to_numpy())
+                taus.append(tau)
+                overlaps.append(overlap)
+        scores.append((_mean(np.stack(taus)), _mean(np.stack(overlaps))))
     return scores
 
 
@@ -184,10 +188,12 @@ def _summarise(rows: Any, name: str, cells: Sequence[Any], scores: Sequence[Any]
         tau, overlap, first = taus[members], overlaps[members], firsts.iloc[members[0]]
         whole = len(members) == len(firsts)
         known = tau[~np.isnan(tau[:, 0]), 0]
-        if whole:
+        if not len(known):
+            again = np.full(draws, np.nan)
+        elif whole:
             again = resample_mean(resampled, rng)
         else:
-            again = resample(known, np.ones(len(known)), draws, rng) if len(known) else np.full(draws, np.nan)
+            again = resample(known, np.ones(len(known)), draws, rng)
             resampled.append(again)
         rbo = estimate(_mean(overlap))
         where = ("all", "all") if whole else (first["model"], first["dataset"])
@@ -196,6 +202,7 @@ def _summarise(rows: Any, name: str, cells: Sequence[Any], scores: Sequence[Any]
 
 
 def _mean(values: Array) -> Array:
-    """Return means over cells, without those where nothing can be ranked."""
+    """Return means over cells, without those where nothing can be ranked; NaN where that is so in all."""
     known = ~np.isnan(values)
-    return np.asarray(np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0))

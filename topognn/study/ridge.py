@@ -10,6 +10,7 @@ from topognn.errors import TableError
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
+FOLDS = 3  # at least: one is tested, and a penalty is chosen between the others
 PENALTIES = 10.0 ** np.arange(-4, 2.25, 0.5)
 
 
@@ -62,7 +63,7 @@ def choose_penalty(features: Array, responses: Array, codes: Labels | None, rows
         TableError: There are fewer than two folds among the rows.
     """
     labels = np.unique(folds[rows])
-    if len(labels) < 2:
+    if len(labels) < FOLDS - 1:
         raise TableError(
             "cross-validation needs at least three folds (seeds, algorithms or sparsities): there are two."
         )

@@ -53,7 +53,8 @@ def summarise(analysis: Analysis) -> Any:
     known = {name for column in columns.values() for name in column.index}
     names = [name for name in MEANINGS if name in known]
     table = pd.DataFrame({title: column.reindex(names) for title, column in columns.items()}, index=names)
-    return table.assign(meaning=[MEANINGS[name] for name in names]).rename_axis("features").reset_index()
+    table = table.dropna(how="all")
+    return table.assign(meaning=[MEANINGS[name] for name in table.index]).rename_axis("features").reset_index()
 
 
 def describe(analysis: Analysis) -> list[str]:
@@ -67,17 +68,22 @@ def describe(analysis: Analysis) -> list[str]:
         f"{best['adjusted_r2']:.3f} (95 % interval {best['low']:.3f} to {best['high']:.3f}); with the algorithms' "
         f"names permuted the same columns reach {best['null_mean']:.3f} on average."
     )
-    if len(analysis.ranking):
-        ranking = analysis.ranking.query("model == 'all'").set_index("features")
-        first = ranking.loc[graphs, "tau"].idxmax()
-        top, plain = ranking.loc[first], ranking.loc["ELSEWHERE", "tau"]
-        better = "more" if top["low"] > plain else "less" if top["high"] < plain else "no more and no less for sure"
-        lines.append(
-            f"{first} ranks algorithms best, Kendall's tau {top['tau']:.3f} ({top['low']:.3f} to {top['high']:.3f}): "
-            f"{better} than the algorithm's mean elsewhere, which needs no graph, {plain:.3f}; one seed against the "
-            f"others reaches {ranking.loc['CEILING', 'tau']:.3f}."
-        )
-    if len(analysis.prediction):
+    ranking = analysis.ranking
+    if len(ranking):
+        ranking = ranking.query("model == 'all'").set_index("features")
+        ranking = ranking[ranking["tau"].notna()]
+    if ranked := [name for name in graphs if name in ranking.index]:
+        first = ranking.loc[ranked, "tau"].idxmax()
+        top = ranking.loc[first]
+        line = f"{first} ranks algorithms best, Kendall's tau {top['tau']:.3f} ({top['low']:.3f} to {top['high']:.3f})"
+        if "ELSEWHERE" in ranking.index:
+            plain = ranking.loc["ELSEWHERE", "tau"]
+            better = "more" if top["low"] > plain else "less" if top["high"] < plain else "no more and no less for sure"
+            line += f": {better} than the algorithm's mean elsewhere, which needs no graph, {plain:.3f}"
+        if "CEILING" in ranking.index:
+            line += f"; one seed against the others reaches {ranking.loc['CEILING', 'tau']:.3f}"
+        lines.append(f"{line}.")
+    if "algorithm" in set(analysis.prediction.get("scheme", ())):
         unseen = analysis.prediction.query("model == 'all' and scheme == 'algorithm' and features in @graphs")
         first = unseen.loc[unseen["skill"].idxmax()]
         if first["low"] > 0:

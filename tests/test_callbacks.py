@@ -65,8 +65,16 @@ def test_lightning(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not is_installed("transformers", "accelerate"), reason="transformers[torch] is not installed")
 @pytest.mark.filterwarnings("ignore")
-def test_hugging_face(tmp_path: Path) -> None:
-    from transformers import Trainer, TrainingArguments
+@pytest.mark.parametrize("is_first", [True, False])
+def test_hugging_face(is_first: bool, tmp_path: Path) -> None:
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    class Reporter(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **given: Any) -> None:
+            self.seen += [f"{name} at {state.global_step}" for name in logs if name.startswith("topo/sink")]
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -92,8 +100,12 @@ def test_hugging_face(tmp_path: Path) -> None:
         use_cpu=True,
         disable_tqdm=True,
     )
-    trainer = Trainer(model, arguments, train_dataset=data, callbacks=[callback])
+    reporter = Reporter()
+    trainer = Trainer(model, arguments, train_dataset=data, callbacks=[reporter, *([] if is_first else [callback])])
+    if is_first:  # as the docstring says
+        trainer.callback_handler.callbacks.insert(0, callback)
     trainer.train()
+    assert reporter.seen == (["topo/sink_nodes at 3", "topo/sink_nodes at 6"] if is_first else [])
     assert callback.monitor.history.steps == [2, 4, 6]
     assert callback.monitor.history[0].to_dict() == expected(model.net, masks)
     logged = [entry for entry in trainer.state.log_history if "topo/sink_nodes" in entry]

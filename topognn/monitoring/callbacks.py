@@ -52,6 +52,13 @@ def hugging_face_callback(
 ) -> Any:
     """Return a callback for ``transformers.Trainer``; the latest values go into what it logs next, as ``topo/NAME``.
 
+    Put it before all others, once the trainer is made::
+
+        trainer.callback_handler.callbacks.insert(0, callback)
+
+    Given as ``callbacks=[callback]`` it comes after those that report to TensorBoard, Weights & Biases and the like,
+    which then do not see the values: these are in ``trainer.state.log_history`` alone, and in the history.
+
     Args:
         model: Path of the submodule that is measured, as in ``Module.get_submodule``; ``""`` for the model itself.
         input_shape, metrics, every: See :class:`topognn.TopometricsMonitor`.

@@ -227,7 +227,10 @@ def check_device(device: torch.device | str) -> torch.device:
     >>> check_device("cpu")
     device(type='cpu')
     """
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise DeviceError(f"{device!r} is no device: give 'cpu', 'cuda' or 'cuda:NUMBER'") from None
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"topognn runs on cpu and cuda, not on {device}: move the model to one of them")
     if device.type == "cuda":

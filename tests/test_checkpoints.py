@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ def test_save_and_load(suffix: str, tmp_path: Path) -> None:
     assert list(loaded) == list(MASKS)
     assert all(torch.equal(loaded[name], mask) for name, mask in MASKS.items())
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_torch_says_is_quoted_in_whole_words(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(99)}, tmp_path / "half.pt")
+    whole = (tmp_path / "half.pt").read_bytes()
+    (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.pt").write_text("no tensor")
+    for name in ("half", "text"):
+        with pytest.raises(CheckpointError) as caught:
+            load_tensors(tmp_path / f"{name}.pt")
+        quoted = str(caught.value).rpartition("save it again (")[2].removesuffix(").")
+        words = re.findall(r"\w+", str(caught.value.__cause__))
+        assert quoted and len(quoted) <= 120 and "weights_only" not in quoted
+        assert [word for word in re.findall(r"\w+", quoted) if word not in words] == []
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -312,6 +312,7 @@ BAD = {
     "TMP/net.py": "net.py:NAME",
     "NET": "--input",
     "TMP/no.py:make --input 1x6x6": "there is no file",
+    "TMP/no.py:made": "there is no file",
     "TMP/net.py:mak --input 1x6x6": "unknown callable 'mak': did you mean 'make'?",
     "NET --input 1x6x6 --classes 3": "--classes means nothing to",
     "TMP/net.py:number --input 1x6x6": "returned an object of type int",

@@ -93,6 +93,47 @@ def test_no_parametric_layer(model: nn.Module) -> None:
         topognn.encode(model, (3, 4, 4))
 
 
+@pytest.mark.filterwarnings("ignore:no weight is zero")
+def test_a_layout_at_another_shape() -> None:
+    layout = topognn.trace(small(), (1, 3, 3))
+    assert topognn.encode(layout, (1, 3, 3)).num_nodes == topognn.encode(layout, torch.ones(1, 1, 3, 3)).num_nodes
+    for shape in ((1, 4, 4), torch.ones(1, 1, 4, 4), (torch.ones(1, 1, 4, 4),)):
+        message = r"was traced at input shape \(1, 3, 3\), not \(1, 4, 4\): leave input_shape out, or trace the model"
+        with pytest.raises(topognn.TraceError, match=message):
+            topognn.encode(layout, shape)
+    words = topognn.trace(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)), (5,))  # whose nodes are no tokens
+    assert topognn.encode(words, (5,)).num_edges == topognn.encode(words).num_edges
+    with pytest.raises(topognn.TraceError, match=r"was traced at input shape \(5,\), not \(6,\)"):
+        topognn.encode(words, (6,))
+
+
+@pytest.mark.filterwarnings("ignore:no weight is zero")
+@pytest.mark.parametrize("device", ["cudaa", "tape:0", object()])
+def test_no_device(device: object) -> None:
+    with pytest.raises(topognn.DeviceError, match=r"is no device: give 'cpu', 'cuda' or 'cuda:NUMBER'"):
+        topognn.encode(small(), (1, 3, 3), device=device)  # type: ignore[arg-type]
+
+
+def test_one_metric_may_be_named_alone() -> None:
+    graph = topognn.example_graph()
+    assert topognn.topometrics(graph, "sink_nodes").to_dict() == topognn.topometrics(graph, ["sink_nodes"]).to_dict()
+    model, masks = topognn.example_model()
+    topognn.apply_masks(model, masks)
+    monitor = topognn.TopometricsMonitor(model, (1, 3, 3), "sink_nodes", every=1)
+    assert list(monitor.measure(1)) == ["nodes", "edges", "sink_nodes"]
+    assert list(topognn.layer_topometrics(model, "rolled", metrics="one_hop").columns)[-1] == "one_hop"
+    for measure in (lambda: topognn.topometrics(graph, "sinks"), lambda: monitor.__class__(model, (1, 3, 3), "sinks")):
+        with pytest.raises(topognn.UnknownNameError, match="unknown metric 'sinks'"):
+            measure()
+
+
+@pytest.mark.parametrize("name", ["uniform", "er", "erk", "magnitude", "synflow", "phew"])
+@pytest.mark.parametrize("sparsity", ["0.5", None])
+def test_a_sparsity_that_is_no_number(name: str, sparsity: object) -> None:
+    with pytest.raises(topognn.SparsityError, match=f"sparsity {sparsity!r} is no number: give the fraction"):
+        topognn.prune(small(), name, sparsity, input_shape=(1, 3, 3))  # type: ignore[arg-type]
+
+
 def test_no_module() -> None:
     with pytest.raises(topognn.TraceError, match=r"expected a torch.nn.Module, not int"):
         topognn.encode(3, (3, 4, 4))  # type: ignore[arg-type]

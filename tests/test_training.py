@@ -457,6 +457,8 @@ BAD = {
     "resnet20 --data synthetic --pruner erk --sparsity 1.5": "sparsity 1.5 is outside [0, 1)",
     "resnet20 --data synthetic --pruner set --sparsity 1.5": "sparsity 1.5 is outside [0, 1)",
     "resnet20 --data synthetic --metrics sinks": "unknown metric 'sinks'",
+    "resnet20 --data synthetic --lr nan": "--lr or --weight-decay: learning_rate=nan, ",
+    "resnet20 --data synthetic --lr inf": "--lr or --weight-decay: learning_rate=inf, ",
     "resnet20 --data synthetic --epochs 0": "Invalid value for '--epochs'",
     "resnet20 --data cifar10 --root nowhere": "run `topognn data get cifar10`",
 }
@@ -468,6 +470,22 @@ def test_bad_arguments_are_told_in_one_line(text: str, tmp_path: Path) -> None:
     assert result.exit_code == 2 and result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert BAD[text] in line
+
+
+def test_a_folder_that_is_a_file_is_told_before_anything_is_trained(net: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "run"):
+        result = invoke(net, "--data", "synthetic", "--epochs", 1, "--out", out)
+        assert result.exit_code == 2 and result.stdout == ""
+        (line,) = result.stderr.splitlines()
+        assert f"{str(tmp_path / 'taken')!r} is a file, and cannot be a folder too: give another one." in line
+        with pytest.raises(CheckpointError, match="is a file, and cannot be a folder too"):
+            train(make_net(), small_data(), QUICK, folder=out)
+
+
+def test_a_model_of_which_all_is_frozen() -> None:
+    with pytest.raises(TrainingError, match=r"all parameters of the model are frozen: unfreeze .* \(requires_grad_"):
+        train(make_net().requires_grad_(False), small_data(), QUICK)
 
 
 def test_loggers_that_are_not_installed(net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import re
+import textwrap
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,8 @@ def _is_old(path: Path) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:120].rstrip(".")
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return textwrap.shorten(line.split(". ")[0], 120, placeholder=" ...").rstrip(".")
 
 
 def _holds_tensors(content: Any) -> bool:

@@ -27,6 +27,22 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def check_folder(path: str | os.PathLike[str]) -> Path:
+    """Return ``path`` if it is a folder or one can be made there; meant for before the long work that will fill it.
+
+    Raises:
+        CheckpointError: It, or what should hold it, is a file.
+
+    >>> check_folder("runs/first").name
+    'first'
+    """
+    path = Path(path)
+    there = next((part for part in (path, *path.parents) if part.exists()), None)
+    if there is not None and not there.is_dir():
+        raise CheckpointError(f"{str(there)!r} is a file, and cannot be a folder too: give another one.")
+    return path
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8: a temporary file beside ``path`` is renamed when it is complete.
 

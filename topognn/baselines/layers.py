@@ -62,7 +62,8 @@ def layer_topometrics(
     >>> table["2"]["cut_edges"], table.published["2"]["bridges"], table.means["one_hop"]
     (5, 5, 1.4166666666666665)
     """
-    names = list(dict.fromkeys(LAYER_METRICS if metrics is None else metrics))
+    given = [metrics] if isinstance(metrics, str) else metrics
+    names = list(dict.fromkeys(LAYER_METRICS if given is None else given))
     for name in names:
         if name not in LAYER_METRICS:
             raise unknown_name("metric", name, LAYER_METRICS)

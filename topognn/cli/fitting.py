@@ -18,7 +18,8 @@ from topognn.cli.display import make_console
 from topognn.cli.measuring import pick_device
 from topognn.cli.sources import ArgumentError, find_source
 from topognn.data import Dataset, Loader, get_data
-from topognn.errors import unknown_name
+from topognn.errors import TrainingError, unknown_name
+from topognn.files import check_folder
 from topognn.monitoring.monitor import TopometricsMonitor
 from topognn.pruning import PRUNERS, prune
 from topognn.pruning.dynamic import DYNAMIC, DropAndGrow
@@ -58,7 +59,7 @@ def fit(request: TrainingRequest) -> None:
             :func:`topognn.training.train`.
     """
     _check(request)
-    folder = Path(request.out or f"runs/{_name(request)}")
+    folder = check_folder(request.out or f"runs/{_name(request)}")
     if (folder / CHECKPOINT).is_file() and not request.resume:
         raise ArgumentError(f"{str(folder)!r} holds a training already: give --resume to go on, or another --out.")
     device = pick_device(request.device)
@@ -100,14 +101,17 @@ def _name(request: TrainingRequest) -> str:
 
 def _make_recipe(request: TrainingRequest) -> Recipe:
     usual = paper_recipe(request.model, request.data)
-    return dataclasses.replace(
-        usual,
-        epochs=request.epochs or usual.epochs,
-        batch_size=request.batch_size,
-        learning_rate=request.lr,
-        weight_decay=usual.weight_decay if request.weight_decay is None else request.weight_decay,
-        seed=request.seed,
-    )
+    try:
+        return dataclasses.replace(
+            usual,
+            epochs=request.epochs or usual.epochs,
+            batch_size=request.batch_size,
+            learning_rate=request.lr,
+            weight_decay=usual.weight_decay if request.weight_decay is None else request.weight_decay,
+            seed=request.seed,
+        )
+    except TrainingError as error:
+        raise ArgumentError(f"--lr or --weight-decay: {error}") from error
 
 
 def _make_grow(request: TrainingRequest) -> Callable[[nn.Module, Optimizer, int], DropAndGrow]:

@@ -73,6 +73,8 @@ def find_source(spec: str, input_text: str | None = None, classes: int | None = 
         return _from_torchvision(spec.removeprefix("torchvision:"), shape or (3, 224, 224), classes or 1000)
     path, colon, name = spec.rpartition(":")
     if colon and path.endswith(".py"):
+        if not Path(path).is_file():
+            raise CheckpointError(f"there is no file {path!r}: check the path.")
         if shape is None:
             raise ArgumentError(f"say what {spec} reads: --input with the sizes of one input, such as 3x32x32.")
         if classes is not None:
@@ -107,8 +109,6 @@ def _from_torchvision(name: str, shape: tuple[int, ...], classes: int) -> Source
 
 
 def _from_file(path: Path, name: str, shape: tuple[int, ...]) -> Source:
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {str(path)!r}: check the path.")
     module = _import_file(path)
     make: Any = getattr(module, name, None)
     if not callable(make):

@@ -16,7 +16,7 @@ from topognn.kernels.host import read
 from topognn.kernels.launch import check_device
 from topognn.masks import Masks, check_masks, get_masks, prunable_weights
 from topognn.tracing import trace
-from topognn.tracing.capture import InputShape
+from topognn.tracing.capture import InputShape, find_shapes
 from topognn.tracing.layout import Layout, Weights
 
 
@@ -34,7 +34,7 @@ def encode(
 
     Args:
         model: A model, or a layout that :func:`trace` made of it (then nothing is traced, and ``input_shape``,
-            ``shortcuts``, ``attention`` and ``input_padding_nodes`` are the layout's).
+            ``shortcuts``, ``attention`` and ``input_padding_nodes`` are the layout's; another shape is refused).
         input_shape: Shape of one input without the batch, or examples: see :func:`trace`.
         masks: Which weights are kept, in any form that :func:`topognn.masks.get_masks` takes; by default the
             weights that are not zero.
@@ -69,6 +69,13 @@ def encode(
         layout = trace(model, input_shape, shortcuts=shortcuts, attention=attention, input_padding_nodes=ring)
     if layout.weights is None:
         raise TraceError("this layout was read from a file and has no model: encode a layout that trace() made")
+    if isinstance(model, Layout) and input_shape is not None:
+        given, traced = (", ".join(map(str, shapes)) for shapes in (find_shapes(input_shape), layout.weights.shapes))
+        if given != traced:
+            raise TraceError(
+                f"the layout was traced at input shape {traced}, not {given}: leave input_shape out, or trace the "
+                "model again"
+            )
     weights = layout.weights()
     kept = resolve_masks(masks, weights, layout.weights)
     if device is None:

@@ -84,12 +84,12 @@ METRICS: dict[str, Metric] = {
 
 
 def check_names(metrics: Iterable[str] | None) -> list[str]:
-    """Return the names of topometrics as a list, all if None.
+    """Return the names of topometrics as a list, all if None; a text is a single name.
 
     Raises:
         UnknownNameError: There is no such metric; the message names the nearest.
     """
-    names = list(METRICS if metrics is None else metrics)
+    names = [metrics] if isinstance(metrics, str) else list(METRICS if metrics is None else metrics)
     for name in names:
         if name not in METRICS:
             raise unknown_name("metric", name, METRICS)

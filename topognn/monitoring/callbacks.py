@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from topognn.metrics.registry import check_names
 from topognn.monitoring.monitor import CHEAP, TopometricsMonitor
 from topognn.results import Topometrics
 
@@ -26,7 +27,7 @@ def lightning_callback(model: str, input_shape: Sequence[int], metrics: Iterable
         from lightning.pytorch.callbacks import Callback
     except ImportError:
         raise ImportError("lightning_callback() needs Lightning: pip install 'topognn[lightning]'") from None
-    arguments = (input_shape, tuple(metrics), every)
+    arguments = (input_shape, tuple(check_names(metrics)), every)
 
     class TopometricsCallback(Callback):  # type: ignore[misc]
         monitor: TopometricsMonitor
@@ -73,7 +74,7 @@ def hugging_face_callback(
         from transformers import TrainerCallback
     except ImportError:
         raise ImportError("hugging_face_callback() needs transformers: pip install 'topognn[hugging-face]'") from None
-    arguments = (input_shape, tuple(metrics), every)
+    arguments = (input_shape, tuple(check_names(metrics)), every)
 
     class TopometricsCallback(TrainerCallback):  # type: ignore[misc]
         monitor: TopometricsMonitor

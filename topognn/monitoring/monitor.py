@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from topognn.encoding.again import encode_again, start_series
 from topognn.encoding.multipartite import encode
-from topognn.errors import TrainingError, unknown_name
+from topognn.errors import TrainingError
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.masks import get_masks, prunable_weights
-from topognn.metrics.registry import METRICS
+from topognn.metrics.registry import METRICS, check_names
 from topognn.monitoring.history import History
 from topognn.pruning.applying import get_pruned
 from topognn.report import topometrics
@@ -77,10 +77,7 @@ class TopometricsMonitor:
     ) -> None:
         if every < 1:
             raise TrainingError(f"every={every} is no number of steps: give at least 1.")
-        self._names = list(dict.fromkeys(metrics))
-        for name in self._names:
-            if name not in METRICS:
-                raise unknown_name("metric", name, METRICS)
+        self._names = list(dict.fromkeys(check_names(metrics)))
         self._weighted = [name for name in self._names if METRICS[name].weighted]
         self.every = every
         self.history = History(self._names)

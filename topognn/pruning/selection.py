@@ -20,6 +20,8 @@ def count_kept(weights: Mapping[str, Tensor], sparsity: float) -> int:
     >>> count_kept({"a": torch.ones(10), "b": torch.ones(5, 2)}, 0.9)
     2
     """
+    if isinstance(sparsity, str) or sparsity is None:
+        raise SparsityError(f"sparsity {sparsity!r} is no number: give the fraction of weights to prune, such as 0.9.")
     if not 0 <= sparsity < 1:  # NaN fails this too
         raise SparsityError(f"sparsity {sparsity!r} is outside [0, 1): give the fraction of weights to prune.")
     if not weights:

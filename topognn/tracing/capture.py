@@ -35,12 +35,16 @@ InputShape = Sequence[int] | Tensor | Sequence[Tensor]
 
 
 class Captured(NamedTuple):
-    """An exported graph: nodes in execution order, its inputs, names of parameters and buffers, constants."""
+    """An exported graph: nodes in execution order, its inputs, names of parameters and buffers, constants, and shapes.
+
+    Shapes are those of all that was given, without the batch.
+    """
 
     graph: torch.fx.Graph
     inputs: tuple[Node, ...]
     tensors: dict[Node, str]
     constants: dict[Node, Tensor]
+    shapes: tuple[tuple[int, ...], ...]
 
 
 def capture(model: nn.Module, input_shape: InputShape) -> Captured:
@@ -69,7 +73,17 @@ def capture(model: nn.Module, input_shape: InputShape) -> Captured:
                 program = _export(model, (torch.zeros(given[0].shape, dtype=torch.int64, device=first.device),))
             except Exception as second:
                 raise _explain(second, shown) from second
-    return _read(program, model)
+    return _read(program, model, find_shapes(input_shape))
+
+
+def find_shapes(input_shape: InputShape) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of a model's inputs without the batch, from the one of a single input or from examples.
+
+    >>> find_shapes((3, 32, 32)), find_shapes((torch.ones(1, 4), torch.ones(1, 5, 2)))
+    (((3, 32, 32),), ((4,), (5, 2)))
+    """
+    shapes = tuple(tuple(example.shape[1:]) for example in _check_examples(input_shape))
+    return shapes or (tuple(input_shape),)  # type: ignore[arg-type]
 
 
 def _export(model: nn.Module, examples: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
@@ -161,7 +175,7 @@ def _is_functional(graph: torch.fx.Graph) -> bool:
     return True
 
 
-def _read(program: torch.export.ExportedProgram, model: nn.Module) -> Captured:
+def _read(program: torch.export.ExportedProgram, model: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> Captured:
     graph, signature = program.graph, program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     first: dict[int, str] = {}  # tied parameters go by their first name; as a layer's weight, if they are one
@@ -190,6 +204,7 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> Captured:
         inputs,
         {n: names[n.name] for n in placeholders if n.name in names},
         {n: program.constants[lifted[n.name]] for n in placeholders if n.name in lifted},
+        shapes,
     )
 
 
@@ -201,6 +216,7 @@ class Expressions:
 
     def __init__(self, model: nn.Module, captured: Captured) -> None:
         self.model = model
+        self.shapes = captured.shapes
         self._names = captured.tensors
         self._constants = captured.constants
         self._roots: dict[str, Node] = {}

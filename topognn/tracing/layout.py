@@ -20,6 +20,7 @@ class Weights(Protocol):
     """Where a layout's weights come from: called, it returns the model's current ones by name, detached."""
 
     model: nn.Module
+    shapes: tuple[tuple[int, ...], ...]  # of the inputs that were traced, without the batch
 
     def __call__(self) -> dict[str, Tensor]:
         """Return all weights by name."""

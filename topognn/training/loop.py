@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 from topognn.data.images import Dataset
 from topognn.data.loading import Loader
 from topognn.errors import CheckpointError, MaskError, TrainingError
+from topognn.files import check_folder
 from topognn.kernels.host import read
 from topognn.monitoring.monitor import TopometricsMonitor
 from topognn.pruning.applying import apply_masks, get_pruned, plain_parameters
@@ -87,9 +87,9 @@ def train(
 
     Raises:
         DataError: Labels are out of the range of the model's outputs, or it does not run on the images.
-        TrainingError: The loss is NaN or infinite, or pruned weights are not zero.
+        TrainingError: The loss is NaN or infinite, pruned weights are not zero, or all parameters are frozen.
         MaskError: Masks do not fit, or were changed by hand.
-        CheckpointError: The folder's checkpoint is truncated, or of another recipe or model.
+        CheckpointError: The folder is a file, or its checkpoint is truncated, or of another recipe, model or scheduler.
 
     Source: Cunegatti et al., TMLR 2024, section 5 (set-up).
 
@@ -121,13 +121,15 @@ class _Training:
             raise TrainingError("masks and grow both say which weights are kept: give one of them.")
         self.model, self.recipe, self.monitor, self.logs, self.show = model, recipe, monitor, logs, show
         self.device = next(model.parameters()).device
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else check_folder(folder)
         normal = (recipe.batch_size, data.mean, data.std)
         self.loader = Loader(data.train, *normal, train=True, seed=recipe.seed, shift=data.shift, device=self.device)
         self.test_loader = Loader(data.test, *normal, device=self.device)
         check_fit(model, self.loader, data)
         model.to(memory_format=torch.channels_last)
         trained = [p for p in model.parameters() if p.requires_grad]
+        if not trained:
+            raise TrainingError("all parameters of the model are frozen: unfreeze what is to learn (requires_grad_()).")
         self.optimizer = torch.optim.SGD(
             trained, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )

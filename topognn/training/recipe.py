@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from topognn.errors import TrainingError
@@ -46,7 +47,8 @@ class Recipe:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name}={getattr(self, name)} trains nothing: give at least 1.")
-        if not self.learning_rate > 0 or not 0 <= self.momentum < 1 or not self.weight_decay >= 0:
+        finite = 0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf
+        if not finite or not 0 <= self.momentum < 1:
             raise TrainingError(
                 f"learning_rate={self.learning_rate}, momentum={self.momentum} and weight_decay={self.weight_decay} do "
                 "not train: give a rate above 0, a momentum from 0 to below 1, and a decay from 0."

@@ -14,8 +14,9 @@ import topognn
 from tests.study_models import tiny
 from topognn.cli.main import app
 from topognn.study.columns import FEATURE_SETS, SHARED
+from topognn.study.config import read_config
 from topognn.study.folder import SweepFolder
-from topognn.study.grid import Settings, Task, read_config
+from topognn.study.grid import Settings, Task
 from topognn.study.making import add_metrics, build_model, load_data, make_network, make_recipe, shrink
 from topognn.study.measuring import OURS, measure
 from topognn.study.tables import check_table, find_feature_sets
@@ -148,6 +149,9 @@ def test_command(tmp_path: Path) -> None:
     assert pd.read_parquet(tmp_path / "grid" / "networks.parquet")["motif"].notna().all()
     result = CliRunner().invoke(app, ["sweep", str(tmp_path / "grid.toml"), "--out", str(tmp_path / "grid.toml")])
     assert result.exit_code == 2 and "Not a directory" in result.stderr
+    (tmp_path / "broken.toml").write_text(GRID.replace('"study_models.py:tiny", ', ""))
+    result = CliRunner().invoke(app, ["sweep", str(tmp_path / "broken.toml")])
+    assert result.exit_code == 1 and "0 done, 0 there before, 1 failed, of 1\n" in result.output, result.output
     result = CliRunner().invoke(app, ["sweep", str(tmp_path / "none.toml")])
     assert result.exit_code == 2 and "there is no file" in result.stderr
     config = read_config(tmp_path / "grid.toml")

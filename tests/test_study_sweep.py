@@ -22,8 +22,9 @@ from tests import sweep_tasks
 from tests.sweep_tasks import SETTINGS, TASKS
 from topognn.checkpoints import pack_bits, unpack_bits
 from topognn.errors import SweepError, UnknownNameError
+from topognn.study.config import read_config
 from topognn.study.folder import SweepFolder
-from topognn.study.grid import Settings, Task, read_config
+from topognn.study.grid import Settings, Task
 from topognn.study.sweeping import run_task, sweep
 
 ROOT = Path(__file__).parents[1]
@@ -241,10 +242,36 @@ def test_config(tmp_path: Path) -> None:
         ('"sink_nodes"', '"sinks"', "unknown metric 'sinks'"),
         ("[measure]", "[measures]", "the file has 'measures'"),
         ("[grid]", "[grid", "is no TOML"),
+        ("[0.5, 0.9]", '["a"]', r"\[grid\] sparsities has 'a': give a number"),
+        ("[0.5, 0.9]", "[nan]", r"\[grid\] sparsities has nan: give a number"),
+        ("[0, 1]", '["x"]', r"\[grid\] seeds has 'x': give a whole number"),
+        ("[0, 1]", "[0.5]", r"\[grid\] seeds has 0.5: give a whole number"),
+        ('"conv6"', "6", r"\[grid\] models has 6: give text in quotes"),
+        (GRID, "grid = 3", r"grid = 3 is no table: write \[grid\]"),
+        ('["sink_nodes"]', "3", r"\[measure\] metrics = 3 is no list"),
+        (
+            "metrics",
+            'bipartite = "rolled"\nmetrics',
+            r"bipartite = 'rolled' is no list: write \[...\], even around one",
+        ),
+        ("epochs = 2", 'epochs = "1"', r"\[training\] epochs has '1': give a whole number"),
+        ("epochs = 2", "epochs = 0", r"\[training\] epochs=0 trains nothing"),
+        ("epochs = 2", "batch_size = 0", r"\[training\] batch_size=0 trains nothing"),
+        ("epochs = 2", "decay = true", r"\[training\] decay has True: give a number"),
+        ("[0.5]", "3", r"\[training\] milestones = 3 is no list"),
+        ("[0.5]", '["late"]', r"\[training\] milestones has 'late': give a number"),
+        ("[measure]", "[data]\nroot = 5\n[measure]", r"\[data\] root has 5: give text in quotes"),
+        ("[measure]", "[data]\nside = 1.5\n[measure]", r"\[data\] side has 1.5: give a whole number"),
+        ("[measure]", "[data]\nside = -1\n[measure]", r"\[data\] side = -1: give a whole number, 0"),
+        ('"conv6"', '"nope.py:net"', r"models has '.*nope\.py:net': there is no file '.*nope\.py'"),
+        ('"conv6"', '"net.py:big"', r"models has '.*net\.py:big': unknown callable 'big': Known: tiny"),
+        ('"conv6"', '"bad.py:net"', r"models has '.*bad\.py:net': cannot import '.*bad\.py': NameError"),
     ],
 )
 def test_bad_config(tmp_path: Path, old: str, new: str, message: str) -> None:
     (tmp_path / "grid.toml").write_text(GRID.replace(old, new))
+    (tmp_path / "net.py").write_text("def tiny(): return None\n")
+    (tmp_path / "bad.py").write_text("net = none\n")
     with pytest.raises((SweepError, UnknownNameError), match=message):
         read_config(tmp_path / "grid.toml")
     with pytest.raises(SweepError, match="there is no file"):

@@ -83,6 +83,10 @@ def test_round_trip(tmp_path: Path) -> None:
         (lambda t: t.assign(accuracy=np.nan), "accuracy is nan"),
         (lambda t: t.assign(sparsity=100 * t["sparsity"]), "sparsity is 60.0"),
         (lambda t: t.assign(edges=0), "edges is not positive in 630 rows"),
+        (lambda t: t.assign(edges=t["edges"].where(t.index != 4)), "edges is not positive in 1 rows, or empty"),
+        (lambda t: t.assign(accuracy="78.3%"), r"accuracy is '78\.3%' in a row \(630 such\), which is text"),
+        (lambda t: t.assign(sparsity=t["sparsity"].astype(str)), r"sparsity is '0\.6' in a row \(630 such\)"),
+        (lambda t: t.assign(motif=["high", *["0.5"] * 629]), r"motif is 'high' in a row \(1 such\), which is text"),
         (lambda t: t.assign(motif=np.inf), "motif is infinite in 630 rows"),
         (lambda t: t.assign(pruning=None), "pruning is empty"),
         (lambda t: pd.concat([t, t.iloc[:2]]), "4 rows share their key with another, such as conv6, a, er, 0.6, 0"),
@@ -112,6 +116,10 @@ def test_selection() -> None:
     rows = select_complete(table)
     assert len(rows) == len(table) - 2
     assert rows.groupby(GROUP)["drop"].min().eq(0).all()
+    some = table.assign(layer_density=(1 - table["sparsity"]).where(table.index != 7))
+    assert len(select_complete(some)) == len(rows) - 1  # a regression would end at what is not there
+    numbered = check_table(table.assign(pruning=table["pruning"].astype("category").cat.codes))
+    assert set(numbered["pruning"]) == set("01234567")  # names, whatever they look like
     with pytest.raises(TableError, match="complete"):
         select_complete(table.assign(pruning="rigl"))
     with pytest.raises(TableError, match="every accuracy"):

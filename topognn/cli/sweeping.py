@@ -23,8 +23,8 @@ def sweep(
 ) -> None:
     """Train and measure sparse networks: a grid of models, data, pruners, sparsities and seeds; resumes."""
     check_extra()
+    from topognn.study.config import read_config
     from topognn.study.folder import SweepFolder
-    from topognn.study.grid import read_config
     from topognn.study.making import add_metrics as add
     from topognn.study.making import make_network
     from topognn.study.sweeping import sweep as run
@@ -36,9 +36,11 @@ def sweep(
             tasks, settings, folder, make_network, add=add if add_metrics else None, scheduler=scheduler, show=show
         )
     counts = {state: sum(result.state == state for result in results) for state in ("done", "there", "failed")}
+    table = folder.path / "networks.parquet"
+    together = f"; rows together in {table}" if table.is_file() else ""
     print(
         f"{folder.path}: {counts['done']} done, {counts['there']} there before, {counts['failed']} failed, "
-        f"of {len(results)}; rows together in {folder.path / 'networks.parquet'}"
+        f"of {len(results)}{together}"
     )
     if counts["failed"]:
         print(f"errors are in {folder.path / 'errors'}; the same command tries them again")

@@ -42,5 +42,3 @@ FEATURE_SETS: dict[str, list[str]] = {
     "FLOPS2": ["log_edges", "inverse_edges"],
     "BEYOND5": BEYOND,
 }
-# A row takes part when it is complete in these; the others follow from columns that every row has.
-COMPLETE = ["MGE16", "BGE-R10", "BGE-RC10", "RAM3", "BEYOND5"]

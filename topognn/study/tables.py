@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from topognn.errors import TableError
-from topognn.study.columns import COMPLETE, DYNAMIC, FEATURE_SETS, GROUP, KEY, RAMANUJAN, SHARED
+from topognn.study.columns import DYNAMIC, FEATURE_SETS, GROUP, KEY, RAMANUJAN, SHARED
 
 UNROLLED = Path("graph_metrics", "unrolled", "unrolled.csv.gz")
+NAMES = ["model", "dataset", "pruning"]
 MEASURED = [*KEY, "accuracy", "edges"]  # what every table has
 
 
@@ -120,7 +121,7 @@ def check_table(table: Any) -> Any:
         The table; ``attrs["notes"]`` says how many values each column lacks.
 
     Raises:
-        TableError: A column is missing, a key occurs twice, or a value is impossible.
+        TableError: A column is missing, a key occurs twice, or a value is impossible, or text where a number belongs.
 
     >>> row = {"model": "conv6", "dataset": "mnist", "pruning": "erk", "sparsity": 0.9, "seed": 0, "edges": 10}
     >>> check_table(pd.DataFrame([row | {"accuracy": 91.5}]))
@@ -139,7 +140,9 @@ def check_table(table: Any) -> Any:
         raise TableError(
             f"{int(twice.sum())} rows share their key with another, such as {example}: drop or tell apart."
         )
-    for column in [name for name in table.columns if name not in ("model", "dataset", "pruning")]:
+    _check_numbers(table)
+    table = table.astype({name: str for name in NAMES if pd.api.types.is_numeric_dtype(table[name])})
+    for column in [name for name in table.columns if name not in NAMES]:
         if not pd.api.types.is_numeric_dtype(table[column]):
             continue  # text beside the schema is nobody's business
         infinite = int(np.isinf(table[column].to_numpy(float)).sum())
@@ -150,13 +153,27 @@ def check_table(table: Any) -> Any:
     if 1 < top <= 100 and table["accuracy"].min() >= 0:
         raise TableError(f"accuracy reaches {top:g}: it looks like percent, divide it by 100.")
     _check_range(table, "accuracy", 0, 1 + 1e-12, "a fraction from 0 to 1")
-    if (table["edges"] <= 0).any():
-        raise TableError(f"edges is not positive in {int((table['edges'] <= 0).sum())} rows.")
+    wrong = int((~(table["edges"] > 0)).sum())
+    if wrong:
+        raise TableError(f"edges is not positive in {wrong} rows, or empty: every network has a number of edges.")
     table = table.sort_values(KEY, ignore_index=True)
     notes = _describe_missing(table)
     table = _derive(table)
     table.attrs["notes"] = notes
     return table
+
+
+def _check_numbers(table: Any) -> None:
+    """Raise if a column that is computed with holds text."""
+    features = {column for columns in FEATURE_SETS.values() for column in columns}
+    for column in ["sparsity", "accuracy", "edges", *sorted({*features, "density"} & {*table.columns})]:
+        values = table[column].dropna()
+        if len(values) and not pd.api.types.is_numeric_dtype(values):
+            numbers = pd.to_numeric(values, errors="coerce")
+            wrong = values[numbers.isna()] if numbers.isna().any() else values
+            raise TableError(
+                f"{column} is {wrong.iloc[0]!r} in a row ({len(wrong)} such), which is text: it must be a number."
+            )
 
 
 def _describe_missing(table: Any) -> list[str]:
@@ -202,7 +219,7 @@ def select_complete(table: Any) -> Any:
         TableError: No row is left.
     """
     sets = find_feature_sets(table)
-    columns = sorted({column for name in COMPLETE if name in sets for column in sets[name]})
+    columns = sorted({column for columns in sets.values() for column in columns})
     rows = table[~table["pruning"].isin(DYNAMIC)].dropna(subset=columns)
     if not len(rows):
         raise TableError(f"no row of pruning at initialisation is complete in {', '.join(columns)}.")

@@ -235,5 +235,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Monkey
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(CheckpointError, match=r"cannot make the folder '.*nope': No such file or directory"):
-        Folder(tmp_path / "nope").claim({})
+    refusal = r"cannot make the folder '.*nope': No such file or directory"
+    with pytest.raises(CheckpointError, match=refusal), Folder(tmp_path / "nope").claimed({}):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -144,7 +146,8 @@ def test_two_sweeps_on_one_folder(
 
 def test_task_of_another_sweep_is_left_to_it_then_awaited(tmp_path: Path, made: Path) -> None:
     folder = SweepFolder(tmp_path / "sweep")
-    folder.prepare(SETTINGS)
+    with folder.working(SETTINGS):
+        pass
     rest = (SETTINGS, folder, sweep_tasks.make, None)
     with folder.lock(TASKS[0].name):
         assert run_task(TASKS[0], False, *rest).state == "busy"
@@ -187,10 +190,48 @@ def test_full_disk_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_folder_of_other_settings(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "sweep")
-    folder.prepare(Settings(training={"epochs": 3}))
-    folder.prepare(Settings(training={"epochs": 3}, metrics=("sink_nodes",)))
-    with pytest.raises(SweepError, match=r"other settings \(training \{'epochs': 3\} there, \{'epochs': 4\} here\)"):
-        folder.prepare(Settings(training={"epochs": 4}))
+    three, four = Settings(training={"epochs": 3}), Settings(training={"epochs": 4})
+    refusal = r"other settings \(training \{'epochs': 3\} there, \{'epochs': 4\} here\): its rows would not compare"
+    sweep(TASKS[:1], three, folder, sweep_tasks.make)
+    sweep(TASKS[:1], Settings(training={"epochs": 3}, metrics=("sink_nodes",)), folder, sweep_tasks.make)
+    with pytest.raises(SweepError, match=refusal):
+        sweep(TASKS[:1], four, folder, sweep_tasks.make)
+    with pytest.raises(SweepError, match=refusal):  # as a worker sees it
+        run_task(TASKS[1], False, four, folder, sweep_tasks.make, None)
+
+
+def test_settings_are_corrected_where_nothing_is_finished(tmp_path: Path, made: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    wrong, right = Settings(training={"epochs": 3}), Settings(training={"epochs": 4})
+    assert [result.state for result in sweep(TASKS[1:2], wrong, folder, sweep_tasks.make_or_fail)] == ["failed"]
+    with folder.working(wrong), pytest.raises(SweepError, match="others are at work with them"):
+        sweep(TASKS[1:2], right, folder, sweep_tasks.make)
+    assert not count(made)
+    with folder.working(right), pytest.raises(SweepError, match="others are at work"):  # a worker that comes too late
+        run_task(TASKS[1], False, wrong, folder, sweep_tasks.make, None)
+    assert not count(made)
+    assert [result.state for result in sweep(TASKS[1:2], right, folder, sweep_tasks.make)] == ["done"]
+    assert json.loads((folder.path / "settings.json").read_text())["training"] == {"epochs": 4}
+
+
+def test_settings_of_all_rows_are_the_same_whoever_comes_first(tmp_path: Path) -> None:
+    """Eight sweeps with settings of their own begin at once: one is let in, or some in turn that write nothing."""
+    folder, start = SweepFolder(tmp_path / "sweep"), threading.Barrier(8)
+    file, rows = folder.path / "settings.json", folder.path / "rows"
+
+    def work(number: int) -> None:
+        start.wait()
+        for turn in range(20):
+            with contextlib.suppress(SweepError), folder.working(Settings(side=number)):
+                before = file.read_text()
+                assert json.loads(before)["side"] == number
+                if turn > 9:
+                    (rows / f"{number}.parquet").touch()
+                assert file.read_text() == before
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert [row.stem for row in rows.iterdir()] == [str(json.loads(file.read_text())["side"])]
 
 
 def test_no_scheduler(tmp_path: Path) -> None:

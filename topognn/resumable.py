@@ -20,7 +20,7 @@ class ResumableFolder:
     """A folder of parts, each a folder of files that are whole or not there, and of locks beside them.
 
     ``locks/NAME`` is held by the process that makes what is called so, and let go by the system when that process
-    ends in whatever way. ``settings.json`` says what the files were made with.
+    ends in whatever way. ``settings.json`` says what the files were made with. Finished are ``rows/*.parquet``.
     """
 
     failure: type[TopognnError]  # that is raised where the folder cannot serve
@@ -29,47 +29,63 @@ class ResumableFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
-    def claim(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder, or check that it was made with the same settings.
+    @contextlib.contextmanager
+    def claimed(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Have the folder, made where it is missing, for work with these settings, beside others with the same.
+
+        Where nothing is finished and nobody is at work, settings may be corrected: they replace those that are there.
+        Whoever writes a row does it in here, so that settings never change under one who is at work.
 
         Raises:
-            TopognnError: It was not, or it cannot be made; ``failure`` is of which kind.
+            TopognnError: It was made with other settings, or cannot be made; ``failure`` is of which kind.
         """
-        with self.watching():
-            try:
-                for name in (*self.parts, "locks"):
-                    (self.path / name).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                if error.errno in FULL:
-                    raise
-                raise self.failure(
-                    f"cannot make the folder {str(self.path)!r}: {error.strerror}. Give another."
-                ) from error
-            with self.lock("settings"):
-                file = self.path / "settings.json"
-                if not file.is_file():
-                    write_text(file, json.dumps(settings, indent=1) + "\n")
-        found = json.loads(file.read_text())
+        with contextlib.ExitStack() as stack:
+            with self.watching():
+                self._make_parts()
+                with self.lock("settings"):  # nobody begins to work meanwhile
+                    self._settle(settings)
+                    stack.enter_context(self.lock("users", shared=True))
+            yield
+
+    def _make_parts(self) -> None:
+        try:
+            for name in (*self.parts, "locks"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            raise self.failure(f"cannot make the folder {str(self.path)!r}: {error.strerror}. Give another.") from error
+
+    def _settle(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings, or check that they are those of the folder."""
+        file = self.path / "settings.json"
         wanted = json.loads(json.dumps(settings))
-        if found != wanted:
-            differ = [
-                f"{name} {found.get(name)} there, {wanted[name]} here"
-                for name in wanted
-                if found.get(name) != wanted[name]
-            ]
-            raise self.failure(
-                f"{str(self.path)!r} was made with other settings ({'; '.join(differ)}): its rows would not compare. "
-                "Give another folder."
-            )
+        found = json.loads(file.read_text()) if file.is_file() else None
+        if found == wanted:
+            return
+        if found is not None:
+            with self.lock("users", wait=False) as alone:
+                finished = any((self.path / "rows").glob("*.parquet"))
+            if finished or not alone:
+                differ = [
+                    f"{name} {found.get(name)} there, {wanted[name]} here"
+                    for name in wanted
+                    if found.get(name) != wanted[name]
+                ]
+                why = "its rows would not compare. Give" if finished else "others are at work with them. Wait, or give"
+                raise self.failure(
+                    f"{str(self.path)!r} was made with other settings ({'; '.join(differ)}): {why} another folder."
+                )
+        write_text(file, json.dumps(settings, indent=1) + "\n")
 
     @contextlib.contextmanager
-    def lock(self, name: str, wait: bool = True) -> Iterator[bool]:
-        """Hold a lock of the folder's; yields whether it is held, which is sure where it waits."""
+    def lock(self, name: str, wait: bool = True, shared: bool = False) -> Iterator[bool]:
+        """Hold a lock of the folder's, alone or ``shared``; yields whether it is held, which is sure where it waits."""
         import fcntl
 
-        with open(self.path / "locks" / name, "w") as file:
+        with open(self.path / "locks" / name, "w+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
             else:

@@ -48,8 +48,8 @@ class RowFolder(ResumableFolder):
         Raises:
             CheckpointError: It has rows of others, another process is at work on it, or the disk is full.
         """
-        self.claim({"checkpoint": _fingerprint(plan), "encoding": kind, "metrics": list(names)})
-        with self.watching(), self.lock("work", wait=False) as held:
+        settings = {"checkpoint": _fingerprint(plan), "encoding": kind, "metrics": list(names)}
+        with self.claimed(settings), self.watching(), self.lock("work", wait=False) as held:
             if not held:
                 raise CheckpointError(f"another process is at work on {str(self.path)!r}: wait for it, or end it.")
             for half in (self.path / "rows").glob(".*.tmp"):  # of a killed process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,13 @@ class SweepFolder(ResumableFolder):
     failure = SweepError
     parts = ("rows", "masks", "errors")
 
-    def prepare(self, settings: Settings) -> None:
-        """Make the folder, or check that it was made with the same settings.
+    def working(self, settings: Settings) -> AbstractContextManager[None]:
+        """Return a context in which networks of these settings may be put here; sweeps may share it.
 
         Raises:
-            SweepError: It was not, or it cannot be made.
+            SweepError: On entering: the folder was made with other settings, or cannot be made.
         """
-        self.claim(settings.fixed())
+        return self.claimed(settings.fixed())
 
     def row(self, task: Task) -> Path:
         """Return the file of a network's row."""

@@ -58,8 +58,7 @@ def sweep(
     Raises:
         SweepError: The folder was made with other settings, the disk is full, or there is no scheduler.
     """
-    folder.prepare(settings)
-    with _connect(scheduler) as client:
+    with folder.working(settings), _connect(scheduler) as client:
         results: dict[Task, Result] = {}
         for wait in (False, True):
             left = [task for task in tasks if task not in results]
@@ -131,10 +130,10 @@ def run_task(task: Task, wait: bool, settings: Settings, folder: SweepFolder, ma
     """Make one network, or add to it, unless that is done already; never raises but where no task can succeed.
 
     Raises:
-        SweepError: The disk is full.
+        SweepError: The disk is full, or the folder is another sweep's by now.
     """
     started = time.perf_counter()
-    with folder.watching(), folder.lock(task.name, wait) as held:
+    with folder.watching(), folder.working(settings), folder.lock(task.name, wait) as held:
         if not held:
             return Result(task, "busy")
         folder.clean(task)

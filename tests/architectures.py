@@ -429,7 +429,9 @@ class _Sketch:
         goal = {"scale": self.pick([2, 1.5])} if self.flag() else {"size": tuple(self.whole(1, 5) for _ in range(axes))}
         if mode == "nearest":
             return self.emit("nearest", x, **goal)
-        more = {"antialias": True} if axes == 2 and self.flag() else {"align_corners": self.flag()}
+        wide = (goal["size"][-1] if "size" in goal else goal["scale"] * self.shape(x)[-1]) >= 2
+        # Where its output is one pixel wide, torch's own antialias makes every row like the first.
+        more = {"antialias": True} if axes == 2 and wide and self.flag() else {"align_corners": self.flag()}
         return self.emit("interpolate", x, mode=mode, **goal, **more)
 
     def combine(self, x: int) -> int:

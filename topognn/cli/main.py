@@ -25,6 +25,7 @@ from topognn.version import __version__
 # Read when torch is loaded: threads that wait for each other by spinning are a hundred times slower where
 # another process wants the same cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # some ten microseconds: a next small convolution finds them awake
 
 
 class Commands(TyperGroup):

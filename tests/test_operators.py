@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 import topognn
-from tests.architectures import NAMED, Architecture, architectures
+from tests.architectures import NAMED, Architecture, architectures, network
 from tests.conftest import edges_of
 from topognn.operators import linear_operator, sparse
 from topognn.operators.matrix import KINDS, ConnectionProducts, pick_products
@@ -101,6 +101,11 @@ def test_named_architectures(name: str, shortcuts: str) -> None:
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_architectures(architecture: Architecture) -> None:
     check(architecture, "all")
+
+
+def test_a_layer_that_reads_padding_alone() -> None:
+    """And is the only one: no edge, and no other side."""
+    check(network((1, 1, 1), "max_pool 0 kernel=2 stride=1 padding=1 dilation=2; linear 1 out=1"), "all")
 
 
 def test_images_of_several_spans(monkeypatch: pytest.MonkeyPatch) -> None:

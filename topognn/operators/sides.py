@@ -66,7 +66,8 @@ class Gram:
 def find_sides(graph: Graph) -> Sides | None:
     """Return two groups of partitions such that every edge joins one to the other, None if there are none.
 
-    A graph without layers has no partitions, and so no sides here, whatever its edges are.
+    A graph without layers has no partitions, and so no sides here, whatever its edges are; nor has one in which no
+    layer reads a node.
 
     >>> from topognn import example_graph
     >>> find_sides(example_graph())
@@ -92,4 +93,4 @@ def find_sides(graph: Graph) -> Sides | None:
                 elif side[other] == side[here]:
                     return None
     left, right = (tuple(n for n in neighbours if side[n] == which) for which in (0, 1))
-    return left, right
+    return (left, right) if right else None

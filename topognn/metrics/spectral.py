@@ -36,7 +36,8 @@ def find_adjacency_eigenvalues(
     Raises:
         ConvergenceError: They were not found to the tolerance.
 
-    One host sync every five products or fewer, and two more in a network of 20,000 nodes.
+    One host sync every five products or fewer; two more in a network of 20,000 nodes or more, and one more for each
+    search in a graph without two sides: may an eigenvalue be there a third time?
 
     >>> import networkx
     >>> from topognn.plain import from_networkx

@@ -62,7 +62,7 @@ class Point(NamedTuple):
 
 # Edges grow with density, then with resolution; resolution alone; parameters alone, by width.
 POINTS = [
-    *(Point("edges", 64, 64, s) for s in (0.998, 0.99, 0.95, 0.8, 0.0)),
+    *(Point("edges", 64, 64, s) for s in (0.9992, 0.998, 0.99, 0.95, 0.8, 0.0)),
     *(Point("edges", 64, side, 0.0) for side in (96, 160, 224)),
     *(Point("resolution", 64, side, 0.9) for side in (32, 64, 96, 128, 224, 320, 448)),
     *(Point("parameters", width, 64, 0.9) for width in (8, 16, 32, 64, 128, 192)),
@@ -155,8 +155,9 @@ def draw(records: list[dict[str, Any]], exponents: dict[str, dict[str, float | N
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullLocator
 
-    figure, axes = plt.subplots(2, len(UNITS), figsize=(15, 8), squeeze=False)
+    figure, axes = plt.subplots(2, len(UNITS), figsize=(18, 8), squeeze=False)
     for column, (axis, unit) in enumerate(UNITS.items()):
         some = [r for r in records if r["point"]["axis"] == axis and "failed" not in r]
         some.sort(key=lambda r: r[unit])
@@ -171,7 +172,10 @@ def draw(records: list[dict[str, Any]], exponents: dict[str, dict[str, float | N
         for plot in axes[:, column]:
             plot.set_xlabel(unit)
             plot.grid(True, which="both", alpha=0.3)
-        axes[0, column].legend(fontsize=8, title="power")
+            if unit == "side":  # less than two decades: matplotlib's own labels of both would overlap
+                plot.set_xticks(x, [str(value) for value in x])
+                plot.xaxis.set_minor_locator(NullLocator())
+        axes[0, column].legend(fontsize=8, title="power", loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     for suffix in (".png", ".svg"):
         figure.savefig(path.with_suffix(suffix))

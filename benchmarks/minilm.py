@@ -40,12 +40,6 @@ SENTENCES = (
     "She boiled water to make a pot of tea.",
     "He solved the equation with a clever substitution.",
 )
-ROWS = (
-    *("edges", "effective_density", "sink_nodes", "source_nodes", "disconnected_nodes", "one_hop", "two_hop"),
-    "strength",
-    *("k_core", "components", "largest_component", "cut_edges", "cut_nodes", "spectral_gap", "spectral_radius"),
-    *("algebraic_connectivity", "conductance", "log10_paths", "log10_path_norm", "layer_collapse"),
-)
 
 
 class Layer(nn.Module):
@@ -161,7 +155,7 @@ def show(rows: Sequence[dict[str, Any]], tokens: int) -> None:
     table.add_column("")
     for row in rows:
         table.add_column(f"{100 * row['sparsity']:g} %", justify="right")
-    lines = {name: [row["values"][name] for row in rows] for name in ROWS}
+    lines = {name: [row["values"][name] for row in rows] for name in rows[0]["values"]}
     lines["cosine with dense vectors"] = [row["cosine"] for row in rows]
     lines["seconds"] = [row["seconds"] for row in rows]
     for name, numbers in lines.items():

@@ -2,6 +2,10 @@
 
 Source: Wu and Simon, *Thick-Restart Lanczos Method for Large Symmetric Eigenvalue Problems*, SIAM Journal on Matrix
 Analysis and Applications, 2000; in blocks, since p vectors together find eigenvalues that are repeated up to p times.
+
+Vectors are kept cut into spans of a few thousand numbers, ``(spans, vectors, span)``: all vectors' parts of a span stay
+in a cache while they are multiplied with each other, and sums over millions of nodes are of short float32 sums in
+float64.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from topognn.errors import ConvergenceError
@@ -22,7 +27,8 @@ _BLOCKS = 16  # blocks that it grows to where there is room: a basis of few bloc
 _ROOM = 2**25  # numbers
 CHECK_EVERY = 5  # products, at most
 _ROUNDINGS = 4  # by how much of its last digit a product may be off
-_SPAN = 4096  # products that are added up in float32
+_SPAN = 4096  # numbers of a vector that lie together, whose products are added up in the vectors' dtype
+_LINE = 16  # numbers of which a span is a multiple: whole cache lines
 _NOTHING = 1e-100  # stands for the foremost eigenvalue's magnitude where all are 0
 
 
@@ -79,24 +85,26 @@ def find_eigenpairs(
     >>> pairs.values.round(decimals=6)
     tensor([99., 98.], dtype=torch.float64)
     """
-    block = start.shape[0]
-    room, kept = plan_basis(block, count, start.shape[1])
+    block, size = start.shape
+    room, kept = plan_basis(block, count, size)
     known = 0 if deflate is None else deflate.shape[0]
+    first = _cut(start)
     # Known eigenvectors stand first in memory, so that one product makes a vector orthogonal to all that there is.
-    every = start.new_empty(known + room + block, start.shape[1])
+    every = first.new_empty(len(first), known + room + block, first.shape[2])
     if deflate is not None:
-        every[:known] = deflate
-    basis = every[known:]
+        every[:, :known] = _cut(deflate)
+    basis = every[:, known:]
     small = torch.zeros(room + block, room, dtype=torch.float64, device=start.device)
-    basis[:block] = _orthonormalize(start, every[:known], 0)[0]
+    basis[:, :block] = _orthonormalize(first, every[:, :known], 0)[0]
     at, whole, products = 0, 0, 0  # `whole`: before it, the next product overlaps with every vector of the basis
     ahead, before = 1, (0, 1.0)  # a start near what is sought may have found it at once
     while True:
         for _ in range(min(ahead, (room - at) // block)):
             after = at + block
             near = known + at - block if at > whole else 0
-            found, mix, overlap = _orthonormalize(apply(basis[at:after]), every[: known + after], near)
-            basis[after : after + block] = found
+            product = _cut(apply(_join(basis[:, at:after], size)))
+            found, mix, overlap = _orthonormalize(product, every[:, : known + after], near)
+            basis[:, after : after + block] = found
             small[:after, at:after] = overlap[known:]
             small[after : after + block, at:after] = mix
             at, products = after, products + 1
@@ -109,7 +117,7 @@ def find_eigenpairs(
         scale = (foremost * values[:count].abs().clamp(min=tolerance**2 * foremost)).sqrt()
         (worst,) = read((residuals / scale).max().reshape(1))
         if at >= count and (worst <= tolerance or products >= max_products):
-            foremost = turn[:, : max(count, block)].T.to(every.dtype) @ basis[:at]
+            foremost = _join(turn[:, : max(count, block)].T.to(every.dtype) @ basis[:, :at], size)
             pairs = Eigenpairs(values[:count], foremost[:count], residuals, products, foremost)
             if worst <= tolerance:
                 return pairs
@@ -120,8 +128,8 @@ def find_eigenpairs(
             )
         ahead, before = _plan_check(products, worst, before, tolerance), (products, worst)
         if at == room:
-            basis[:kept] = turn[:, :kept].T.to(every.dtype) @ basis[:room]
-            basis[kept : kept + block] = basis[room:].clone()
+            basis[:, :kept] = turn[:, :kept].T.to(every.dtype) @ basis[:, :room]
+            basis[:, kept : kept + block] = basis[:, room:].clone()
             small.zero_()
             small[:kept, :kept] = torch.diag(values[:kept])
             small[kept : kept + block, :kept] = tail[:, :kept]
@@ -145,54 +153,67 @@ def plan_basis(block: int, count: int, size: int) -> tuple[int, int]:
     return room, kept
 
 
-def _orthonormalize(vectors: Tensor, others: Tensor, near: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows Q, orthonormal and orthogonal to ``others``, and R and H: ``vectors`` = R' Q + H' others.
+def _cut(rows: Tensor) -> Tensor:
+    """Return rows ``(count, size)`` as ``(spans, count, span)``, of spans as long as each other, zeros at the end."""
+    count, size = rows.shape
+    spans = max(1, -(-size // _SPAN))
+    span = -(-size // (spans * _LINE)) * _LINE
+    return F.pad(rows, (0, spans * span - size)).view(count, spans, span).transpose(0, 1).contiguous()
 
-    In two passes, the first over ``others[near:]`` alone, which is where all but rounding errors lie. Where no more
-    than those is left of a vector, its row of Q is zero, without a question to the device: there is nothing more to
-    find in it, and as a direction it would take from the others what is theirs.
+
+def _join(parts: Tensor, size: int) -> Tensor:
+    """Return rows ``(count, size)`` that :func:`_cut` has cut."""
+    return parts.transpose(0, 1).flatten(1)[:, :size].contiguous()
+
+
+def _orthonormalize(vectors: Tensor, others: Tensor, near: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return vectors Q, orthonormal and orthogonal to ``others``, and R and H: ``vectors`` = R' Q + H' others.
+
+    In two passes, the first over the others from ``near`` on alone, which is where all but rounding errors lie. Where
+    no more than those is left of a vector, its Q is zero, without a question to the device: there is nothing more to
+    find in it, and as a direction it would take from the others what is theirs. Overwrites ``vectors``.
     """
-    overlap = _dot(vectors, others[near:])
-    first = torch.addmm(vectors, overlap.to(vectors.dtype), others[near:], alpha=-1)
-    total = _dot(first, others)
-    before, between = torch.linalg.vector_norm(vectors, dim=1), torch.linalg.vector_norm(first, dim=1)
-    rest = first.addmm_(total.to(first.dtype), others, alpha=-1)
+    before = _measure(vectors)
+    overlap = _subtract(vectors, others[:, near:])
+    between = _measure(vectors)
+    total = _subtract(vectors, others)
     total[:, near:] += overlap
-    after = torch.linalg.vector_norm(rest, dim=1)
+    after = _measure(vectors)
     eps = torch.finfo(vectors.dtype).eps
     # What the second pass takes most of was in the others' span; what is left of a vector after those of its own block
     # may be no less orthogonal to the others than to half of the digits.
     least = torch.where(after < between / 2, torch.inf, torch.maximum(_ROUNDINGS * eps * before, eps**0.5 * after))
-    rows, mix = _gram_schmidt(rest, least)
-    return rows, mix, total.T
+    return vectors, _gram_schmidt(vectors, least), total.T
 
 
-def _gram_schmidt(vectors: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
-    """Return orthonormal rows Q and R: ``vectors`` = R' Q. Where no more than ``least`` is left, a row of Q is zero."""
-    block = vectors.shape[0]
+def _gram_schmidt(vectors: Tensor, least: Tensor) -> Tensor:
+    """Make vectors an orthonormal Q, and return R: they were R' Q. Where no more than ``least`` is left, Q is zero."""
+    block = vectors.shape[1]
     mix = torch.zeros(block, block, dtype=torch.float64, device=vectors.device)
-    rows = torch.zeros_like(vectors)
     for j in range(block):
-        vector = vectors[j : j + 1]
+        vector = vectors[:, j : j + 1]
         for _ in range(2 if j else 0):
-            part = _dot(vector, rows[:j])
-            vector = torch.addmm(vector, part.to(vector.dtype), rows[:j], alpha=-1)
-            mix[:j, j] += part[0]
+            mix[:j, j] += _subtract(vector, vectors[:, :j])[0]
         length = _dot(vector, vector)[0, 0].sqrt()
-        rows[j] = vector[0] / torch.where(length > least[j], length, torch.inf)
-        mix[j, j] = length  # of a row of zeros too: what a residual leaves out would be claimed to be found
-    return rows, mix
+        vector /= torch.where(length > least[j], length, torch.inf)
+        mix[j, j] = length  # of a vector of zeros too: what a residual leaves out would be claimed to be found
+    return mix
 
 
-def _dot(rows: Tensor, others: Tensor) -> Tensor:
-    """Return ``rows @ others.T`` in float64: sums of float32 products over millions of nodes lose four digits."""
-    if rows.dtype == torch.float64:
-        return rows @ others.T
-    spans = rows.shape[1] // _SPAN
-    whole = spans * _SPAN
-    parts = [r[:, :whole].view(r.shape[0], spans, _SPAN).transpose(0, 1) for r in (rows, others)]
-    total = (parts[0] @ parts[1].mT).sum(0, dtype=torch.float64)
-    return total + (rows[:, whole:] @ others[:, whole:].T)
+def _subtract(vectors: Tensor, others: Tensor) -> Tensor:
+    """Take from vectors what they have of the others, which are orthonormal; return how much that was, in float64."""
+    overlap = _dot(vectors, others)
+    vectors.baddbmm_(overlap.to(vectors.dtype).expand(len(vectors), -1, -1), others, alpha=-1)
+    return overlap
+
+
+def _dot(vectors: Tensor, others: Tensor) -> Tensor:
+    """Return the products of every vector with every other, ``(vectors, others)``, in float64."""
+    return (vectors @ others.mT).sum(0, dtype=torch.float64)
+
+
+def _measure(vectors: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vectors, dim=(0, 2))
 
 
 def draw_start(block: int, size: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -41,6 +41,25 @@ def multiply_row(i, lane, width, first, indptr, indices, weights, x, y):  # type
 
 
 @kernel(
+    "int64, int64[:, ::1], float32[:, ::1], float32[:, ::1]",
+    "int64, int64[:, ::1], float64[:, ::1], float64[:, ::1]",
+)
+def add_support(i, lane, width, first, support, nodes, elements):  # type: ignore[no-untyped-def]
+    """Set element ``i`` of each row of ``elements`` to the sum of the nodes that it stands for.
+
+    Column 0 of ``nodes`` is node ``first``; an entry of ``support`` below 0 is none.
+    """
+    for j in range(nodes.shape[0]):
+        total = np.float64(0)
+        for k in range(lane, support.shape[0], width):
+            if support[k, i] >= 0:
+                total += nodes[j, support[k, i] - first]
+        total = lane_sum(total, lane, width)
+        if lane == 0:
+            elements[j, i] = total
+
+
+@kernel(
     "int64[::1], int64[::1], float32[:, ::1], float32[:, ::1]",
     "int64[::1], int64[::1], float64[:, ::1], float64[:, ::1]",
 )

@@ -91,7 +91,9 @@ def test_operators_on_cuda(name: str, route: str) -> None:
         for kind in KINDS:
             operator = topognn.linear_operator(graph, kind, route=route, dtype=torch.float32)  # type: ignore[arg-type]
             assert is_on_cuda(operator(torch.empty(2, graph.num_nodes, device=CUDA)))
-    wanted = {"multiply_row"} if route == "rows" else {"add_holders"} if name == "pool before conv" else set()
+    wanted = (
+        {"multiply_row"} if route == "rows" else {"add_holders", "add_support"} if name == "pool before conv" else set()
+    )
     assert wanted <= {entry.kernel for entry in launch.recorded}
 
 

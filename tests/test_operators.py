@@ -10,7 +10,7 @@ from torch import Tensor
 import topognn
 from tests.architectures import NAMED, Architecture, architectures, network
 from tests.conftest import edges_of
-from topognn.operators import linear_operator, sparse
+from topognn.operators import linear_operator, products, sparse
 from topognn.operators.matrix import KINDS, ConnectionProducts, pick_products
 from topognn.operators.products import pull, push
 from topognn.operators.sides import Gram, find_sides
@@ -59,9 +59,9 @@ def check(architecture: Architecture, shortcuts: str) -> None:
         assert float((rows - connections).abs().max()) <= rounding * float(rows.abs().max())
         check_sides(graph, weighted, matrix, routes)
         if routes[-1] == "connections":
-            products = weight_by_weight(graph, weighted)
-            assert torch.allclose(products.adjacency(x), x @ (matrix + matrix.T), rtol=1e-6, atol=1e-6)
-            assert torch.allclose(products.out(x[:1]), x[:1] @ matrix.T, rtol=1e-6, atol=1e-6)
+            by_weight = weight_by_weight(graph, weighted)
+            assert torch.allclose(by_weight.adjacency(x), x @ (matrix + matrix.T), rtol=1e-6, atol=1e-6)
+            assert torch.allclose(by_weight.out(x[:1]), x[:1] @ matrix.T, rtol=1e-6, atol=1e-6)
 
 
 def weight_by_weight(graph: topognn.MultipartiteGraph, weighted: bool) -> ConnectionProducts:
@@ -99,7 +99,9 @@ def test_named_architectures(name: str, shortcuts: str) -> None:
 
 @given(architectures())
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_random_architectures(architecture: Architecture) -> None:
+@pytest.mark.parametrize("few", [0, 4, 100])  # channels to which a strided layer is transposed phase by phase
+def test_random_architectures(monkeypatch: pytest.MonkeyPatch, few: int, architecture: Architecture) -> None:
+    monkeypatch.setattr(products, "_FEW_CHANNELS", few)
     check(architecture, "all")
 
 

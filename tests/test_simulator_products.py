@@ -55,4 +55,4 @@ def test_simulator_equals_cpu(name: str, width: int) -> None:
     for a, b in zip(got, want, strict=True):
         assert torch.allclose(a, b, rtol=1e-6 if a.dtype == torch.float32 else 1e-12, atol=1e-12, equal_nan=True)
     assert {"multiply_row", "weigh_crossing", "add_shifted"} <= seen
-    assert ("add_holders" in seen) == (name == "pooled conv plus identity")
+    assert ({"add_holders", "add_support"} <= seen) == (name == "pooled conv plus identity")

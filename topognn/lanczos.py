@@ -213,7 +213,8 @@ def _dot(vectors: Tensor, others: Tensor) -> Tensor:
 
 
 def _measure(vectors: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vectors, dim=(0, 2))
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=(0, 2))
+    return lengths
 
 
 def draw_start(block: int, size: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:

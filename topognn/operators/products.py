@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
-from topognn.kernels.products import add_holders
+from topognn.kernels.products import add_holders, add_support
 from topognn.operators.sparse import SparseWeights
 from topognn.operators.volumes import convolve_volume, convolve_volume_back, count_volume_uses, is_volume
 from topognn.tracing.layout import Connection, Layout, swap_channels
 
-_GATHERED_TOGETHER = 2**15  # elements that are looked up at a time
+_FEW_CHANNELS = 4
 
 
 def get_window(layout: Layout, connection: Connection) -> tuple[int, int]:
@@ -59,29 +61,44 @@ def pull(connection: Connection, weight: Tensor | SparseWeights, values: Tensor)
     ``values`` are the target partition's, ``(batch, targets)``; the result is ``(batch, connection.num_sources)``.
     """
     elements = convolve_back(connection, weight, to_elements(connection, values))
+    return elements if connection.support is None else _add_holders(connection, elements)
+
+
+def gather_elements(connection: Connection, values: Tensor, first: int) -> Tensor:
+    """Return the sum of the values of the nodes that each element stands for; ``(batch, elements)``, differentiable."""
     if connection.support is None:
+        return values[:, connection.source - first : connection.source - first + connection.num_elements]
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    found: Tensor = _Gather.apply(wide, connection, first)
+    return found.to(values.dtype)
+
+
+class _Gather(torch.autograd.Function):
+    """Sums of the nodes that elements stand for, and their gradient: sums of the elements that nodes stand in."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, connection: Connection, first: int) -> Tensor:
+        assert connection.support is not None
+        ctx.connection, ctx.before, ctx.size = connection, connection.source - first, values.shape[1]
+        elements = values.new_empty(values.shape[0], connection.num_elements)
+        work = values.shape[0] * len(connection.support)
+        add_support.launch(connection.num_elements, first, connection.support, values.contiguous(), elements, work=work)
         return elements
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        nodes = _add_holders(ctx.connection, gradient)
+        return F.pad(nodes, (ctx.before, ctx.size - ctx.before - nodes.shape[1])), None, None
+
+
+def _add_holders(connection: Connection, elements: Tensor) -> Tensor:
+    """Return for each node that a connection may read the sum of the elements that it stands in."""
     assert connection.holders_indptr is not None and connection.holders is not None
     nodes = elements.new_empty(elements.shape[0], connection.num_sources)
     elements = elements.contiguous()
     add_holders.launch(connection.num_sources, connection.holders_indptr, connection.holders, elements, nodes)
     return nodes
-
-
-def gather_elements(connection: Connection, values: Tensor, first: int) -> Tensor:
-    """Return the sum of the values of the nodes that each element stands for; ``(batch, elements)``."""
-    if connection.support is None:
-        return values[:, connection.source - first : connection.source - first + connection.num_elements]
-    padded = F.pad(values, (1, 0))  # where -1 points
-    total = None
-    # Few elements that stand for many nodes, as hubs of attention do, are gathered many layers at a time.
-    for nodes in torch.split(connection.support, max(1, _GATHERED_TOGETHER // connection.num_elements)):
-        index = (nodes - (first - 1)).clamp(min=0).view(-1)
-        # Row by row: index_select of a matrix's columns is many times slower on the CPU.
-        taken = torch.stack([row.index_select(0, index) for row in padded]).view(-1, *nodes.shape).sum(1)
-        total = taken if total is None else total + taken
-    assert total is not None
-    return total
 
 
 def convolve(connection: Connection, weight: Tensor | SparseWeights, elements: Tensor) -> Tensor:
@@ -117,12 +134,31 @@ def convolve_back(connection: Connection, weight: Tensor | SparseWeights, target
     if is_volume(c):
         return convolve_volume_back(c, weight, targets)
     image = targets.view(batch, c.kernel[0], *c.positions)
+    if c.in_channels <= _FEW_CHANNELS and c.groups == 1 and c.dilation == (1, 1) and 1 < c.stride[0] == c.stride[1]:
+        return _spread_phases(c, weight, image).reshape(batch, -1)
     if _is_plain(c):
         beyond = [c.input_positions[axis] - _reach(c, axis) + 2 * c.padding[axis] for axis in (0, 1)]
         back = F.conv_transpose2d(image, weight, None, c.stride, c.padding, beyond, c.groups, c.dilation)
         return back.reshape(batch, -1)
     back = F.conv_transpose2d(image, weight, None, c.stride, 0, 0, c.groups, c.dilation)
     return F.pad(back, [-side for side in _margins(c)]).reshape(batch, -1)
+
+
+def _spread_phases(c: Connection, weight: Tensor, image: Tensor) -> Tensor:
+    """Return the transpose of a strided convolution of an image: pixels of one phase of the stride are a channel each.
+
+    A transposed convolution of many channels into three is several times slower.
+    """
+    step, (outputs, inputs, *sizes) = c.stride[0], weight.shape
+    taps = [-(-size // step) for size in sizes]  # of a phase
+    padded = F.pad(weight, (0, taps[1] * step - sizes[1], 0, taps[0] * step - sizes[0]))
+    phases = padded.view(outputs, inputs, taps[0], step, taps[1], step).permute(1, 3, 5, 0, 2, 4).flip(4, 5)
+    kernel = phases.reshape(inputs * step**2, outputs, *taps)
+    spread = F.pixel_shuffle(F.conv2d(image, kernel, padding=(taps[0] - 1, taps[1] - 1)), step)
+    sides = []
+    for axis in (1, 0):
+        sides += [-c.padding[axis], c.padding[axis] + c.input_positions[axis] - spread.shape[2 + axis]]
+    return F.pad(spread, sides)
 
 
 def count_uses(connection: Connection, elements: Tensor, targets: Tensor) -> Tensor:

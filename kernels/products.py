@@ -7,13 +7,14 @@ import numpy as np
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import lane_sum
 
-_MULTIPLY = "int64, int64[::1], {0}[::1], float32[::1], {1}[:, ::1], {1}[:, ::1]"
+_MULTIPLY = [
+    f"int64, int64[::1], {index}[::1], float32[::1], {value}[:, ::1], {value}[:, ::1]"
+    for index in ("int32", "int64")
+    for value in ("float32", "float64")
+]
 
 
-@kernel(
-    *(_MULTIPLY.format(index, value) for index in ("int32", "int64") for value in ("float32", "float64")),
-    fastmath=True,
-)
+@kernel(*_MULTIPLY, fastmath=True)
 def multiply_row(i, lane, width, first, indptr, indices, weights, x, y):  # type: ignore[no-untyped-def]
     """Set entry ``first + i`` of each row of ``y`` to that row of the matrix times that of ``x``, added up in float64.
 
@@ -38,6 +39,34 @@ def multiply_row(i, lane, width, first, indptr, indices, weights, x, y):  # type
         total = lane_sum(total, lane, width)
         if lane == 0:
             y[j, row] = total
+
+
+@kernel(*_MULTIPLY)
+def multiply_row_pair(i, lane, width, first, indptr, indices, weights, x, y):  # type: ignore[no-untyped-def]
+    """Do the same for two vectors, the columns of ``x``: what is fetched for one of them is there for the other."""
+    row = first + i
+    k = np.uint64(indptr[row] + lane)
+    end = np.uint64(indptr[row + 1])
+    step = np.uint64(width)
+    one = np.float64(0)
+    other = np.float64(0)
+    if weights.size > 0:
+        while k < end:
+            node = np.uint64(indices[k])
+            one += weights[k] * x[node, 0]
+            other += weights[k] * x[node, 1]
+            k += step
+    else:
+        while k < end:
+            node = np.uint64(indices[k])
+            one += x[node, 0]
+            other += x[node, 1]
+            k += step
+    one = lane_sum(one, lane, width)
+    other = lane_sum(other, lane, width)
+    if lane == 0:
+        y[0, row] = one
+        y[1, row] = other
 
 
 @kernel(

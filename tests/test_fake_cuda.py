@@ -90,10 +90,10 @@ def test_operators_on_cuda(name: str, route: str) -> None:
     with fake_graph(name) as graph:
         for kind in KINDS:
             operator = topognn.linear_operator(graph, kind, route=route, dtype=torch.float32)  # type: ignore[arg-type]
-            assert is_on_cuda(operator(torch.empty(2, graph.num_nodes, device=CUDA)))
-    wanted = (
-        {"multiply_row"} if route == "rows" else {"add_holders", "add_support"} if name == "pool before conv" else set()
-    )
+            assert is_on_cuda(operator(torch.empty(3, graph.num_nodes, device=CUDA)))
+    wanted = {"multiply_row", "multiply_row_pair"} if route == "rows" else set()
+    if route == "connections" and name == "pool before conv":
+        wanted = {"add_holders", "add_support"}
     assert wanted <= {entry.kernel for entry in launch.recorded}
 
 

@@ -200,7 +200,7 @@ def check_networks(layout: topognn.Layout, masks: dict[str, torch.Tensor], devic
     for names, rel in ((searched, 1e-5), (one.keys() - searched, 1e-12)):  # residuals of 1e-6, and rounding
         assert {n: one[n] for n in names} == pytest.approx({n: other[n] for n in names}, rel=rel)
     for kind in KINDS:
-        x = torch.rand(2, here.num_nodes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        x = torch.rand(3, here.num_nodes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         for route in ("rows", "connections"):
             a, b = (topognn.linear_operator(g, kind, route=route)(x.to(g.device)).cpu() for g in (here, there))
             assert torch.allclose(a, b, rtol=1e-10, atol=1e-12)

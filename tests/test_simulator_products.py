@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 def results(graph: topognn.MultipartiteGraph) -> list[torch.Tensor]:
     """Return everything that these kernels make of a graph."""
-    x = torch.linspace(-1, 2, 2 * graph.num_nodes, dtype=torch.float64).view(2, -1)
+    x = torch.linspace(-1, 2, 3 * graph.num_nodes, dtype=torch.float64).view(3, -1)
     found = [topognn.linear_operator(graph, weighted=weighted, route="rows")(x) for weighted in (True, False)]
     found.append(topognn.linear_operator(graph, "out", route="rows", dtype=torch.float32)(x.float()))
     found.append(topognn.linear_operator(graph, "out", route="connections")(x))
@@ -54,5 +54,5 @@ def test_simulator_equals_cpu(name: str, width: int) -> None:
         got = results(graph)
     for a, b in zip(got, want, strict=True):
         assert torch.allclose(a, b, rtol=1e-6 if a.dtype == torch.float32 else 1e-12, atol=1e-12, equal_nan=True)
-    assert {"multiply_row", "weigh_crossing", "add_shifted"} <= seen
+    assert {"multiply_row", "multiply_row_pair", "weigh_crossing", "add_shifted"} <= seen
     assert ({"add_holders", "add_support"} <= seen) == (name == "pooled conv plus identity")

@@ -23,7 +23,7 @@ from topognn.kernels.host import read
 
 Which = Literal["largest", "magnitude"]
 BASIS = 24  # vectors that the basis grows to before it is condensed, at least
-_BLOCKS = 16  # blocks that it grows to where there is room: a basis of few blocks forgets too soon
+_BLOCKS = 24  # blocks that it grows to where there is room: a basis of few blocks forgets too soon
 _ROOM = 2**25  # numbers
 CHECK_EVERY = 5  # products, at most
 _ROUNDINGS = 4  # by how much of its last digit a product may be off
@@ -192,8 +192,11 @@ def _gram_schmidt(vectors: Tensor, least: Tensor) -> Tensor:
     mix = torch.zeros(block, block, dtype=torch.float64, device=vectors.device)
     for j in range(block):
         vector = vectors[:, j : j + 1]
-        for _ in range(2 if j else 0):
-            mix[:j, j] += _subtract(vector, vectors[:, :j])[0]
+        for i in (*range(j), *range(j)):  # twice, as above; one after the other, since the block is small
+            other = vectors[:, i : i + 1]
+            part = _dot(vector, other)
+            vector.addcmul_(other, part.to(vector.dtype), value=-1)
+            mix[i, j] += part[0, 0]
         length = _dot(vector, vector)[0, 0].sqrt()
         vector /= torch.where(length > least[j], length, torch.inf)
         mix[j, j] = length  # of a vector of zeros too: what a residual leaves out would be claimed to be found
@@ -213,7 +216,9 @@ def _dot(vectors: Tensor, others: Tensor) -> Tensor:
 
 
 def _measure(vectors: Tensor) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=(0, 2))
+    """Return the vectors' lengths."""
+    # Of spans first: torch's norm over two dimensions at once is slow.
+    lengths: Tensor = torch.linalg.vector_norm(torch.linalg.vector_norm(vectors, dim=2), dim=0)
     return lengths
 
 

@@ -2,7 +2,7 @@
 
 They are first sought in the two partitions that bound them the least, which tells how large they are; then in all those
 where their vectors are (:mod:`topognn.metrics.decay`), if that is a fraction of the work; and the whole network's
-search starts from what is found there.
+search starts from what was found last.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from topognn.plain_graph import Graph
 _SHORT = 20_000  # nodes below which vectors are float64 at once, and a network is not narrowed
 _BLOCK = 2  # vectors that a search from scratch has: it finds eigenvalues repeated up to so many times
 _NEAR = 10  # tolerances between values that may be one
-_GLIMPSE = 20  # products that tell roughly how large the eigenvalues are
+_GLIMPSE = 20  # products that tell roughly how large the eigenvalues are,
+_ROUGH = 0.1  # or fewer, if this is the tolerance that they are found to
 _FIRST_SHARE = 0.125  # of the nodes, that two partitions may have to be worth a glimpse
 _SHARE = 0.5  # of the nodes, that partitions may have to be worth a search of their own
 _NEW = 0.1  # share of new directions where a search begins near what the last one found
@@ -83,15 +84,15 @@ def find_leading(
         ConvergenceError: They were not found to the tolerance.
     """
 
-    def solve(problem: Problem, start: Tensor | None = None, max_products: int = 2000) -> Eigenpairs:
-        def find(start: Tensor) -> Eigenpairs:
-            return find_eigenpairs(problem.apply, start, count, which, tolerance=tolerance, max_products=max_products)
+    def find(problem: Problem, start: Tensor, tolerance: float = tolerance, max_products: int = 2000) -> Eigenpairs:
+        return find_eigenpairs(problem.apply, start, count, which, tolerance=tolerance, max_products=max_products)
 
-        if start is not None:
-            return find(start)
-        found = find(problem.start[:_BLOCK])
-        if count > _BLOCK and read(_hide_more(found.values, tolerance))[0]:
-            found = find(problem.start)
+    def solve(problem: Problem, start: Tensor | None = None) -> Eigenpairs:
+        if start is None:
+            start = problem.start[:_BLOCK]
+        found = find(problem, start)
+        if count > len(start) and read(_hide_more(found.values, tolerance))[0]:
+            found = find(problem, problem.start)
         return found
 
     def approach(graph: MultipartiteGraph, products: Products, problem: Problem, dtype: torch.dtype) -> Tensor | None:
@@ -99,18 +100,23 @@ def find_leading(
         few = find_widest(norms)
         if len(few) < 2 or _get_share(graph, few) > _FIRST_SHARE:
             return None
+        inner = products.narrow(few)
+        narrow = pose(inner, dtype)
         try:
-            found = solve(pose(products.narrow(few), dtype), max_products=_GLIMPSE)
+            found = find(narrow, narrow.start[:_BLOCK], _ROUGH, _GLIMPSE)
         except ConvergenceError as error:
             found = cast(Eigenpairs, error.found)
         (least,) = read(found.values[-1:].abs())
         few = find_window(norms, math.sqrt(least) if squared else least)
-        if _get_share(graph, few) > _SHARE:
-            return None
-        inner = products.narrow(few)
-        narrow = pose(inner, dtype)
-        vectors = narrow.spread(solve(narrow).foremost)
-        return problem.collect(F.pad(vectors, (inner.nodes.start, graph.num_nodes - inner.nodes.stop)))
+        if everywhere := _get_share(graph, few) > _SHARE:
+            vectors = found.foremost[:_BLOCK]
+        else:
+            inner = products.narrow(few)
+            narrow = pose(inner, dtype)
+            vectors = solve(narrow).foremost
+        padding = (inner.nodes.start, graph.num_nodes - inner.nodes.stop)
+        start = problem.collect(F.pad(narrow.spread(vectors), padding))
+        return _mix(start, problem.start[: len(start)]) if everywhere else start
 
     def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
         problem = pose(products, dtype)
@@ -143,9 +149,13 @@ def begin(graph: Graph, name: str, start: Tensor) -> Tensor:
         known = graph.earlier.remembered.get(name)
     if known is None or known.shape != start.shape:
         return start
-    # What the last vectors lack must have a chance: the foremost one may be another by now.
+    return _mix(known.to(start.dtype), start)  # the foremost one may be another by now
+
+
+def _mix(known: Tensor, start: Tensor) -> Tensor:
+    """Return unit vectors with a little of ``start``, so that what they lack has a chance."""
     length: Tensor = torch.linalg.vector_norm(start, dim=1, keepdim=True)
-    return known.to(start.dtype) + _NEW * start / length.clamp(min=torch.finfo(start.dtype).tiny)
+    return known + _NEW * start / length.clamp(min=torch.finfo(start.dtype).tiny)
 
 
 def remember(graph: Graph, name: str, found: Eigenpairs) -> Eigenpairs:

@@ -17,7 +17,7 @@ from torch import Tensor
 from topognn.encoding.rows import Direction, Rows
 from topognn.errors import GraphMemoryError, unknown_name
 from topognn.graph import MultipartiteGraph
-from topognn.kernels.products import multiply_row
+from topognn.kernels.products import multiply_row, multiply_row_pair
 from topognn.operators.products import exact_convolutions, get_window, pull, push
 from topognn.operators.sparse import SparseWeights, pick_weights, prefers_sparse
 from topognn.plain_graph import Graph, PlainGraph, get_simple_rows
@@ -213,9 +213,15 @@ class RowProducts:
         if before or after:  # rows name all nodes
             x = F.pad(x, (before, after))
         y = torch.empty_like(x) if side is None else torch.zeros_like(x)
-        work = x.shape[0] * rows.num_entries / max(1, nodes)
-        for first, end in [(self.nodes.start, self.nodes.stop)] if side is None else self._ranges(side):
-            multiply_row.launch(end - first, first, rows.indptr, rows.indices, rows.weights, x, y, work=work)
+        work = rows.num_entries / max(1, nodes)
+        ranges = [(self.nodes.start, self.nodes.stop)] if side is None else self._ranges(side)
+        for j in range(0, x.shape[0], 2):
+            multiply, some, found = multiply_row, x[j : j + 2], y[j : j + 2]
+            if len(some) == 2:
+                multiply, some = multiply_row_pair, torch.view_as_real(torch.complex(*some))  # side by side
+            for first, end in ranges:
+                args = (first, rows.indptr, rows.indices, rows.weights, some, found)
+                multiply.launch(end - first, *args, work=work * len(found))
         return y[:, before : nodes - after].contiguous()
 
     def _rows(self, direction: Direction) -> Rows:

@@ -24,7 +24,7 @@ from topognn.kernels.host import read
 Which = Literal["largest", "magnitude"]
 BASIS = 24  # vectors that the basis grows to before it is condensed, at least
 _BLOCKS = 24  # blocks that it grows to where there is room: a basis of few blocks forgets too soon
-_ROOM = 2**25  # numbers
+_ROOM = 2**28  # numbers
 CHECK_EVERY = 5  # products, at most
 _ROUNDINGS = 4  # by how much of its last digit a product may be off
 _SPAN = 4096  # numbers of a vector that lie together, whose products are added up in the vectors' dtype
@@ -147,7 +147,7 @@ def _plan_check(products: int, worst: float, before: tuple[int, float], toleranc
 
 def plan_basis(block: int, count: int, size: int) -> tuple[int, int]:
     """Return how many vectors the basis grows to, and to how many it is condensed: multiples of the block."""
-    roomy = _BLOCKS * block if _BLOCKS * block * size <= _ROOM else 0
+    roomy = min(_BLOCKS * block, _ROOM // max(1, size))
     room = -(-max(BASIS, 4 * count, roomy) // block) * block
     kept = -(-max(room // 3, count + 2) // block) * block
     return room, kept

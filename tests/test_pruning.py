@@ -108,6 +108,13 @@ def test_allocation_is_exact_and_proportional(layers: list[tuple[int, float]], s
     assert low <= high
 
 
+def test_what_has_no_room_gets_nothing() -> None:
+    """Though the one layer that has room is found to pass density 1 by rounding."""
+    ratio = 0.0006745066559105589
+    assert 3 / math.fsum([3 * ratio]) * ratio > 1
+    assert allocate([0, 3, 0], [0.0, ratio, 0.0], 3) == [0, 3, 0]
+
+
 @given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=9), min_size=1, max_size=4), st.data())
 @settings(max_examples=60, deadline=None)
 def test_keep_highest_is_a_stable_sort(values: list[list[int]], data: Any) -> None:

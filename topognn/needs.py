@@ -43,8 +43,8 @@ _JOINED = 30 * NS  # a weight in walks over channels
 _COUNTED, _WALKS = 0.08 * NS, 5e-4  # a multiplication of theirs; all between two partitions, however few
 _NARROW, _WIDE = 0.025 * NS, 0.07 * NS  # a dense multiplication in float32, in float64
 _LAYER = 2e-4  # a convolution, however small
-_BASIS = 4 * NS  # an entry of a vector that is made orthogonal to one of a basis
-_PRODUCTS = {"gap": 45, "radius": 40, "fiedler": 80}  # of Lanczos, in networks of all sizes: from a third to thrice
+_BASIS = NS  # an entry of a vector that is made orthogonal to one of a basis
+_PRODUCTS = {"gap": 45, "radius": 20, "fiedler": 80}  # of Lanczos, in networks of all sizes: from a third to thrice
 
 Route = Literal["masks", "channels", "connections", "rows"]
 RowsKind = tuple[Direction, bool]

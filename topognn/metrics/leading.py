@@ -153,9 +153,9 @@ def begin(graph: Graph, name: str, start: Tensor) -> Tensor:
 
 
 def _mix(known: Tensor, start: Tensor) -> Tensor:
-    """Return unit vectors with a little of ``start``, so that what they lack has a chance."""
-    length: Tensor = torch.linalg.vector_norm(start, dim=1, keepdim=True)
-    return known + _NEW * start / length.clamp(min=torch.finfo(start.dtype).tiny)
+    """Return known vectors with a little of ``start``, so that what they lack has a chance."""
+    tiny = torch.finfo(start.dtype).tiny
+    return F.normalize(known, dim=1, eps=tiny) + _NEW * F.normalize(start, dim=1, eps=tiny)
 
 
 def remember(graph: Graph, name: str, found: Eigenpairs) -> Eigenpairs:

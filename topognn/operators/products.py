@@ -22,7 +22,7 @@ from topognn.operators.sparse import SparseWeights
 from topognn.operators.volumes import convolve_volume, convolve_volume_back, count_volume_uses, is_volume
 from topognn.tracing.layout import Connection, Layout, swap_channels
 
-_FEW_CHANNELS = 4
+_FEW_CHANNELS = 4  # to so many, a strided layer is transposed phase by phase
 
 
 def get_window(layout: Layout, connection: Connection) -> tuple[int, int]:

@@ -54,7 +54,7 @@ def allocate(sizes: Sequence[int], ratios: Sequence[float], total: int) -> list[
         rest = [k for k in layers if k not in dense]
         room = total - sum(sizes[k] for k in dense)
         weighted = math.fsum(sizes[k] * ratios[k] for k in rest)
-        scale = room / weighted if rest else 0.0
+        scale = room / weighted if weighted else 0.0  # what is left may have no room at all
         passing = {k for k in rest if scale * ratios[k] > 1}
         if not passing:
             break

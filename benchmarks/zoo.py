@@ -49,12 +49,13 @@ def count_parameters(name: str) -> int:
 
 def measure(name: str, sparsity: float) -> dict[str, Any]:
     """Check a model; to be called in a process of its own."""
-    side = models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = build(name)
     masks = topognn.prune(model, "erk", sparsity)
     start = time.perf_counter()
+    known = models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
+    side = getattr(model, "image_size", known)  # a vision transformer is made for one size
     found = compare(model, masks, (3, side, side))
     seconds = time.perf_counter() - start
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

@@ -18,7 +18,8 @@ from tests.architectures import NAMED, Architecture, step
 from topognn.encoding.multipartite import encode_kept
 from topognn.kernels import host, launch
 from topognn.metrics import leading
-from topognn.operators.matrix import KINDS
+from topognn.metrics.expansion import Expansion
+from topognn.operators.matrix import KINDS, get_weighted_degrees
 from topognn.operators.products import pull, push
 from topognn.operators.sparse import SparseWeights, is_shifted, prefers_sparse
 from topognn.tracing.layout import Layout
@@ -95,6 +96,13 @@ def test_operators_on_cuda(name: str, route: str) -> None:
     if route == "connections" and name == "pool before conv":
         wanted = {"add_holders", "add_support"}
     assert wanted <= {entry.kernel for entry in launch.recorded}
+
+
+def test_cuts_without_rows_on_cuda() -> None:
+    with fake_graph("residual projection") as graph:
+        vector = torch.empty(graph.num_nodes, dtype=torch.float64, device=CUDA)
+        assert is_on_cuda(Expansion(vector.sum(), vector, graph, get_weighted_degrees(graph), True).conductance)
+    assert "weigh_taps" in {entry.kernel for entry in launch.recorded}
 
 
 @pytest.mark.parametrize("name", ["grouped", "residual projection"])

@@ -15,7 +15,8 @@ import topognn
 from topognn import metrics
 from topognn.kernels import check, launch
 from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_max, atomic_min
-from topognn.operators.matrix import KINDS
+from topognn.metrics.expansion import Expansion
+from topognn.operators.matrix import KINDS, get_weighted_degrees
 from topognn.operators.products import get_window, pull, push
 from topognn.operators.sparse import SparseWeights, is_shifted
 
@@ -190,6 +191,8 @@ def check_networks(layout: topognn.Layout, masks: dict[str, torch.Tensor], devic
     here, there = (topognn.encode(layout, masks=masks, device=d) for d in ("cpu", device))
     streamed = [metrics.connected_components(g).labels.cpu() for g in (here, there)]  # no rows are there yet
     assert torch.equal(*streamed)
+    cuts = [cut_along_a_wave(g) for g in (here, there)]
+    assert cuts[0] == pytest.approx(cuts[1], rel=1e-9)
     for direction in ("in", "out", "both"):
         for part in ("indptr", "indices", "weights"):
             a = getattr(here.rows(direction, weighted=True), part)
@@ -208,6 +211,12 @@ def check_networks(layout: topognn.Layout, masks: dict[str, torch.Tensor], devic
         assert numbers[0] == pytest.approx(numbers[1], rel=1e-12)
     a, b = (metrics.find_layer_expansion(g).cpu() for g in (here, there))
     assert torch.allclose(a, b, rtol=1e-4)
+
+
+def cut_along_a_wave(graph: topognn.MultipartiteGraph) -> float:
+    """Return the conductance of the best cut of a vector that is no eigenvector."""
+    vector = torch.linspace(-1, 2, graph.num_nodes, dtype=torch.float64).sin().to(graph.device)
+    return float(Expansion(vector.sum(), vector, graph, get_weighted_degrees(graph), True).conductance)
 
 
 def sum_back_and_forth(graph: topognn.MultipartiteGraph) -> list[float]:

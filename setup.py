@@ -9,14 +9,15 @@ VERSION = (HERE / "topognn" / "version.py").read_text().split('"')[-2]
 
 # NVVM and ptxas come from their own wheels: numba-cuda's extras pin another CUDA toolkit than torch's wheels do.
 COMPILER = {12: "nvidia-cuda-nvcc-cu12==12.*", 13: "nvidia-cuda-nvcc==13.*"}
+NUMBA_CUDA = ["numba-cuda>=0.20", "numpy<2.5"]  # numba-cuda 0.30 asks NumPy for what 2.5 no longer has
 
 
 def cuda(major):
     """Return what GPUs of a CUDA generation need."""
-    return ["numba-cuda>=0.20", COMPILER[major], f"cupy-cuda{major}x>=13", f"cugraph-cu{major}>=25.4"]
+    return [*NUMBA_CUDA, COMPILER[major], f"cupy-cuda{major}x>=13", f"cugraph-cu{major}>=25.4"]
 
 
-CHECK = ["numba-cuda>=0.20", COMPILER[13]]  # compiles kernels for GPUs that are not there
+CHECK = [*NUMBA_CUDA, COMPILER[13]]  # compiles kernels for GPUs that are not there
 ORACLES = ["statsmodels>=0.14", "scikit-learn>=1.4"]  # of the study's statistics
 PEERS = ["networkx>=3", "igraph>=0.11"]
 STUDY = [

@@ -299,12 +299,14 @@ def table_of(records: list[dict[str, Any]]) -> Table:
     return table
 
 
-def write(path: Path, records: list[dict[str, Any]]) -> None:
-    """Write results and where they were measured, all or nothing."""
+def write(path: Path, records: list[dict[str, Any]], more: dict[str, Any] | None = None) -> None:
+    """Write results and where they were measured, with ``more`` about that, all or nothing."""
     versions = {lib: str(importlib.import_module(lib).__version__) for lib in DOORS if is_installed(lib)}
-    where = {"machine": platform.machine(), "cores": os.cpu_count(), "threads": THREADS, "versions": versions}
+    where = {"machine": platform.machine(), "cores": os.cpu_count(), "threads": THREADS, "versions": versions} | (
+        more or {}
+    )
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"where": where, "records": records}, indent=1))
+    part.write_text(json.dumps({"where": where | (more or {}), "records": records}, indent=1))
     os.replace(part, path)
 
 

@@ -58,11 +58,9 @@ def join_across(i, lane, width, indptr, indices, number, last, low, high, group)
         atomic_max(high, leaf, highest)
 
 
-@kernel("int64, int32[::1], int32[::1]", "int64, int64[::1], int64[::1]")
+@kernel("int64, int32[::1], int32[::1]", "int64, int64[::1], int64[::1]", lanes=1)
 def fold(i, lane, width, first, low, high):  # type: ignore[no-untyped-def]
     """Write the least and the greatest of the two leaves or subtrees below place ``first + i``."""
-    if lane > 0:
-        return
     place = first + i
     low[place] = min(low[2 * place], low[2 * place + 1])
     high[place] = max(high[2 * place], high[2 * place + 1])
@@ -71,11 +69,11 @@ def fold(i, lane, width, first, low, high):  # type: ignore[no-untyped-def]
 _ABOVE = "{0}[::1], {0}[::1], {0}[::1], {0}[::1], {0}[::1]"
 
 
-@kernel(_ABOVE.format("int32"), _ABOVE.format("int64"))
+@kernel(_ABOVE.format("int32"), _ABOVE.format("int64"), lanes=1)
 def join_above(i, lane, width, parent, last, low, high, group):  # type: ignore[no-untyped-def]
     """Join node ``i`` with its parent if an edge leads from its subtree past that of the parent."""
     above = parent[i]
-    if lane > 0 or parent[above] == above:
+    if parent[above] == above:
         return
     lowest = highest = above
     left, right = parent.size + i, parent.size + last[i] + 1
@@ -111,13 +109,13 @@ def join_above(i, lane, width, parent, last, low, high, group):  # type: ignore[
 _HEADS = "{0}[::1], {0}[::1], {0}[::1], boolean[::1], boolean[::1]"
 
 
-@kernel(_HEADS.format("int32"), _HEADS.format("int64"))
+@kernel(_HEADS.format("int32"), _HEADS.format("int64"), lanes=1)
 def mark_heads(i, lane, width, node_at, parent, group, is_cut, is_alone):  # type: ignore[no-untyped-def]
     """Mark the parent of the group of ``i`` as a cut node; or ``i`` and its group as no single tree edge.
 
     A root is a cut node if it has a second group below: the first one starts right after it.
     """
-    if lane > 0 or parent[i] == i:
+    if parent[i] == i:
         return
     if group[i] != i:
         is_alone[i] = False
@@ -126,10 +124,10 @@ def mark_heads(i, lane, width, node_at, parent, group, is_cut, is_alone):  # typ
         is_cut[node_at[parent[i]]] = True
 
 
-@kernel(*_signatures("{0}[::1], {0}[::1], boolean[::1], boolean[::1]"))
+@kernel(*_signatures("{0}[::1], {0}[::1], boolean[::1], boolean[::1]"), lanes=1)
 def mark_bridges(i, lane, width, indptr, indices, node_at, parent, is_alone, is_bridge):  # type: ignore[no-untyped-def]
     """Mark the tree edge of ``i`` as a bridge if it is alone in its group and not a parallel edge."""
-    if lane > 0 or parent[i] == i or not is_alone[i]:
+    if parent[i] == i or not is_alone[i]:
         return
     node, above = node_at[i], node_at[parent[i]]
     count = 0
@@ -148,11 +146,11 @@ def count_bridges(i, lane, width, node_at, parent, is_bridge, counts):  # type: 
         atomic_add(counts, min(node_at[i], node_at[parent[i]]), 1)
 
 
-@kernel(*_signatures("{0}[::1], {0}[::1], boolean[::1], {0}[::1], int64[:, ::1]"))
+@kernel(*_signatures("{0}[::1], {0}[::1], boolean[::1], {0}[::1], int64[:, ::1]"), lanes=1)
 def list_bridges(i, lane, width, indptr, indices, number, parent, is_bridge, ends, pairs):  # type: ignore[no-untyped-def]
     """Write the bridges from node ``i`` to greater ones before ``ends[i]``, in the order of its row."""
     position = ends[i - 1] if i > 0 else 0
-    if lane > 0 or position == ends[i]:
+    if position == ends[i]:
         return
     for k in range(indptr[i], indptr[i + 1]):
         if indices[k] > i:

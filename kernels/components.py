@@ -13,11 +13,9 @@ from topognn.kernels.primitives import atomic_cas
 LAST, ALL = 0, 1  # which neighbours `hook` joins a node with
 
 
-@kernel("int32[::1], int64[::1], int32[::1]", "int64[::1], int64[::1], int64[::1]")
+@kernel("int32[::1], int64[::1], int32[::1]", "int64[::1], int64[::1], int64[::1]", lanes=1)
 def begin(i, lane, width, labels, indptr, indices):  # type: ignore[no-untyped-def]
     """Make the label of node ``i`` its first neighbour, if that is lower, else itself: no circle can arise."""
-    if lane > 0:
-        return
     label = i
     if indptr[i] < indptr[i + 1]:
         label = min(i, indices[indptr[i]])
@@ -138,11 +136,9 @@ def hook_taps(  # type: ignore[no-untyped-def]
                 break
 
 
-@kernel("int32[::1]", "int64[::1]")
+@kernel("int32[::1]", "int64[::1]", lanes=1)
 def compress(i, lane, width, labels):  # type: ignore[no-untyped-def]
     """Make the label of node ``i`` its root. No item writes another's label, so none can undo this one."""
-    if lane > 0:
-        return
     parent = labels[i]
     above = labels[parent]
     while parent != above:

@@ -1,12 +1,9 @@
 """Core numbers by peeling: take all nodes with at most ``level`` neighbours left, then try the next level.
 
-By many workers: within a level a worker follows what it sets off itself, so there is one launch a level however
-long the chains are (PKC: Kabir and Madduri, IPDPS workshops 2017). A node that is taken is linked into its
-worker's stack: ``following[v]`` is -1 while v stands, then the node below it in the stack, or v itself at the
-bottom. Whoever sets ``following[v]`` has the node, and all stacks together take one entry a node.
-
-By one worker: no atomics, and a queue that tells which rows to fetch ahead. An atomic operation waits for the one
-before it, so a CPU thread alone is faster than two that share the work (20 ms and 29 ms on 4.8 million edges).
+On a GPU in rounds, each a launch: every node of low degree is taken by the threads that share it, which then follow a
+chain of short rows to its end. What a round leaves tells the next one its level, so the host need not look at it. On a
+CPU by one thread, with a queue that tells which rows to fetch ahead: several threads, whose atomic operations wait for
+each other, take longer.
 """
 
 from __future__ import annotations
@@ -14,79 +11,67 @@ from __future__ import annotations
 import numpy as np
 
 from topognn.kernels.launch import kernel
-from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_min, lane_barrier, prefetch
+from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_min, lane_scan, lane_sum, prefetch
+
+TOTAL = 9  # place in ``state`` of the number of nodes taken in all rounds; before it stand three rounds' notes
+SHORT = 64  # neighbours of a node that is taken in the same round: chains are short rows, long ones go to many threads
 
 
 @kernel(
-    "int64, int64, int64[::1], int32[::1], int32[::1], int32[::1], int32[::1], int64[::1]",
-    "int64, int64, int64[::1], int64[::1], int32[::1], int64[::1], int64[::1], int64[::1]",
+    "int64, int64[::1], int32[::1], int32[::1], int32[::1], int64[::1]",
+    "int64, int64[::1], int64[::1], int32[::1], int32[::1], int64[::1]",
 )
-def peel(  # type: ignore[no-untyped-def]
-    i, lane, width, level, chunk, indptr, indices, degrees, following, top, state
-):  # fmt: skip
-    """Take the nodes of chunk ``i`` with at most ``level`` neighbours left, and all that fall with them.
+def peel(i, lane, width, turn, indptr, indices, degrees, taken, state):  # type: ignore[no-untyped-def]
+    """Take node ``i`` in round ``turn`` if it has at most ``level`` neighbours left; follow a chain that falls with it.
 
-    ``degrees`` holds the neighbours left of a standing node and the core number of one taken. ``top[i]`` is
-    -1 before and after. ``state[0]`` is raised by the number of nodes taken, ``state[1]`` lowered to the
-    least degree above ``level`` that was met.
+    ``degrees`` holds the neighbours left of a standing node and the core number of one taken. A round's three notes in
+    ``state`` are its level, the number of nodes taken, and the least degree above the level that was met: the next
+    level, unless a node was taken, since others may have come down then.
     """
-    nodes = indptr.size - 1
-    taken = 0
-    least = nodes
-    for v in range(i * chunk + lane, min(i * chunk + chunk, nodes), width):
-        node = np.uint64(v)
-        degree = degrees[node]
-        if following[node] < 0:
-            if degree > level:
-                least = min(least, degree)
-            elif atomic_cas(following, v, -1, v) < 0:
-                taken += 1
-                below = top[i]
-                while True:  # push, while other lanes push too
-                    following[v] = v if below < 0 else below
-                    found = atomic_cas(top, i, below, v)
-                    if found == below:
-                        break
-                    below = found
-    lane_barrier(lane, width)
-    v = top[i]
-    while v >= 0:
-        lane_barrier(lane, width)
-        if lane == 0:
-            below = following[v]
-            top[i] = -1 if below == v else below
-        lane_barrier(lane, width)
+    before = 3 * ((turn + 2) % 3)
+    now = 3 * (turn % 3)
+    after = 3 * ((turn + 1) % 3)
+    level = state[before] if state[before + 1] > 0 else state[before + 2]
+    if i == 0 and lane == 0:
+        state[now] = level
+        state[after + 1] = 0
+        state[after + 2] = degrees.size
+    v = i
+    mine = False  # one lane decides for all: what it sees may change between their looks
+    if lane == 0 and taken[v] == 0:
+        degree = degrees[v]
+        if degree > level:
+            if degree < state[now + 2]:
+                atomic_min(state, now + 2, degree)
+        else:
+            mine = atomic_cas(taken, v, 0, 1) == 0
+    _, chosen = lane_scan(mine, lane, width)
+    while chosen > 0:
+        fallen = -1
         for k in range(indptr[v] + lane, indptr[v + 1], width):
             u = indices[np.uint64(k)]
             if degrees[np.uint64(u)] > level:
-                before = atomic_add(degrees, u, -1)
-                if before <= level:  # another took the last one above the level
-                    atomic_add(degrees, u, 1)
-                elif before == level + 1 and atomic_cas(following, u, -1, u) < 0:
-                    taken += 1
-                    below = top[i]
-                    while True:
-                        following[u] = u if below < 0 else below
-                        found = atomic_cas(top, i, below, u)
-                        if found == below:
-                            break
-                        below = found
-        lane_barrier(lane, width)
-        v = top[i]
-    if taken > 0:
-        atomic_add(state, 0, taken)
-    if least < state[1]:
-        atomic_min(state, 1, least)
+                left = atomic_add(degrees, u, -1) - 1
+                if left < level:
+                    atomic_add(degrees, u, 1)  # another took the last one above the level
+                elif left == level and indptr[u + 1] - indptr[u] <= SHORT:
+                    fallen = u
+        if lane == 0:
+            atomic_add(state, now + 1, 1)
+            atomic_add(state, TOTAL, 1)
+        earlier, _ = lane_scan(fallen >= 0, lane, width)
+        mine = fallen >= 0 and earlier == 0 and atomic_cas(taken, fallen, 0, 1) == 0
+        _, chosen = lane_scan(mine, lane, width)
+        v = np.int64(lane_sum(np.float64(fallen) if mine else np.float64(0), lane, width))
 
 
 @kernel(
     "int64[::1], int32[::1], int32[::1], int32[::1]",
     "int64[::1], int64[::1], int32[::1], int64[::1]",
+    lanes=1,
 )
 def peel_alone(i, lane, width, indptr, indices, degrees, queue):  # type: ignore[no-untyped-def]
     """Take all nodes, level by level, as the only item: ``degrees`` become core numbers, ``queue`` the order."""
-    if lane > 0:
-        return
     nodes = indptr.size - 1
     head = 0
     tail = 0

@@ -9,15 +9,13 @@ from topognn.kernels.launch import kernel
 _SEARCH = "int64[::1], {0}[::1], int64[::1], {0}[::1], {0}[::1], {0}[::1], {0}[::1], {0}[::1]"
 
 
-@kernel(_SEARCH.format("int32"), _SEARCH.format("int64"))
+@kernel(_SEARCH.format("int32"), _SEARCH.format("int64"), lanes=1)
 def search_depth_first(i, lane, width, indptr, indices, cursor, number, node_at, parent, low, group):  # type: ignore[no-untyped-def]
     """Number all nodes in the preorder of one depth-first search, and group them, in one pass (Tarjan, 1972).
 
     ``number`` is -1 before. A depth-first tree has no cross edges, so the lowest number that a subtree's
     edges reach tells whether the edge above it is in one component with the next.
     """
-    if lane > 0:
-        return
     count = 0
     for root in range(indptr.size - 1):
         if number[root] >= 0:

@@ -28,10 +28,12 @@ import torch
 from torch._subclasses import FakeTensor
 
 from topognn.errors import DeviceError
+from topognn.kernels import cuda_launch
 
 WARP = 32
 THREADS_PER_BLOCK = 128
 BLOCKS_PER_SM = 16
+LEAST_BLOCKS = 128  # numba-cuda warns of smaller grids; a block without items ends at once
 SERIAL_BELOW = 20_000  # inner steps: fewer are done before a second thread wakes up
 
 
@@ -83,13 +85,17 @@ os.register_at_fork(after_in_child=_forget_pool)  # a child inherits the pool, b
 class Kernel:
     """A body, compiled for a machine at its first launch there. Made by :func:`kernel`."""
 
-    def __init__(self, body: Callable[..., None], signatures: tuple[str, ...], fastmath: bool = False) -> None:
+    def __init__(
+        self, body: Callable[..., None], signatures: tuple[str, ...], fastmath: bool = False, lanes: int = WARP
+    ) -> None:
         self.body = body
         self.fastmath = fastmath
+        self.lanes = lanes
         self.name = body.__name__
         self.signatures = signatures
         self._on_cpu: Any = None
         self._on_cuda: Any = None
+        self._functions: dict[tuple[Any, ...], cuda_launch.Function | None] = {}  # compiled, by device and types
 
     def launch(self, items: int, *args: Any, work: float = 1) -> None:
         """Run the body for every ``i`` in ``range(items)``; the tensors in ``args`` choose the machine.
@@ -98,13 +104,13 @@ class Kernel:
         an item, and whether waking a second CPU thread pays. Tensors must be contiguous, on one device.
         """
         device = _common_device(self.name, args)
-        width = 1 << int(math.log2(min(WARP, max(1, work))))
+        width = 1 << int(math.log2(min(self.lanes, max(1, work))))
         if any(isinstance(a, FakeTensor) for a in args):
             recorded.append(Launch(self.name, int(items), width, str(device)))
         elif items > 0 and device.type == "cpu":
             self._launch_cpu(items, args, work)
         elif items > 0:
-            self._launch_cuda(items, width, args)
+            self._launch_cuda(items, width, args, device)
 
     def _launch_cpu(self, items: int, args: tuple[Any, ...], work: float) -> None:
         if self._on_cpu is None:
@@ -133,30 +139,39 @@ class Kernel:
         for helper in helpers:
             helper.result()
 
-    def _launch_cuda(self, items: int, width: int, args: tuple[Any, ...]) -> None:
-        cuda = import_cuda()
-        if self._on_cuda is None:
-            self._on_cuda = cuda.jit(cache=not numba.config.ENABLE_CUDASIM)(cuda_loop(self.body))
-        device = _common_device(self.name, args)
-        processors = torch.cuda.get_device_properties(device).multi_processor_count
-        blocks = min(-(-items * width // THREADS_PER_BLOCK), processors * BLOCKS_PER_SM)
+    def _launch_cuda(self, items: int, width: int, args: tuple[Any, ...], device: torch.device) -> None:
+        blocks = -(-items * width // THREADS_PER_BLOCK)
         with torch.cuda.device(device):
-            stream = cuda.external_stream(torch.cuda.current_stream(device).cuda_stream)
+            stream = torch.cuda.current_stream(device).cuda_stream
+            processors = torch.cuda.get_device_properties(device).multi_processor_count
+            blocks = max(LEAST_BLOCKS, min(blocks, processors * BLOCKS_PER_SM))
+            key = (device.index, *cuda_launch.get_kinds(args))
+            function = self._functions.get(key)
+            if function is not None:
+                slots = cuda_launch.pack((items, width, *args))
+                if cuda_launch.launch(function, blocks, THREADS_PER_BLOCK, stream, slots):
+                    return
+            cuda = import_cuda()
+            if self._on_cuda is None:
+                self._on_cuda = cuda.jit(cache=True)(cuda_loop(self.body))
             arrays = [cuda.as_cuda_array(a, sync=False) if isinstance(a, torch.Tensor) else a for a in args]
-            self._on_cuda[blocks, THREADS_PER_BLOCK, stream](items, width, *arrays)
+            self._on_cuda[blocks, THREADS_PER_BLOCK, cuda.external_stream(stream)](items, width, *arrays)
+            if key not in self._functions:
+                self._functions[key] = cuda_launch.find_function(self._on_cuda, (items, width, *arrays))
 
 
-def kernel(*signatures: str, fastmath: bool = False) -> Callable[[Callable[..., None]], Kernel]:
+def kernel(*signatures: str, fastmath: bool = False, lanes: int = WARP) -> Callable[[Callable[..., None]], Kernel]:
     """Make a :class:`Kernel` of a body ``(i, lane, width, *args)``.
 
     ``signatures`` are the argument types it is launched with, in Numba's notation and without the first
     three, e.g. ``"int64[::1], int32[::1], int64"``: those that ``python -m topognn.kernels.check`` compiles.
     ``fastmath`` lets the CPU's compiler add up floats in another order (several at once) and fuse products into sums;
     which order, it decides once, so results stay the same from run to run and for any number of threads.
+    ``lanes`` is how many threads of a GPU may share an item at most: 1 where one step depends on the one before.
     """
 
     def register(body: Callable[..., None]) -> Kernel:
-        made = Kernel(body, signatures, fastmath)
+        made = Kernel(body, signatures, fastmath, lanes)
         other = registry.setdefault(made.name, made)
         files = {other.body.__code__.co_filename, body.__code__.co_filename}
         if len(files) > 1:

@@ -67,14 +67,12 @@ _ROWS = "int64[::1], {0}[::1], float32[::1], "
 _MERGE = (_ROWS * 3).rstrip(", ")
 
 
-@kernel(_MERGE.format("int32"), _MERGE.format("int64"))
+@kernel(_MERGE.format("int32"), _MERGE.format("int64"), lanes=1)
 def merge_row(  # type: ignore[no-untyped-def]
     i, lane, width,
     out_indptr, out_indices, out_weights, in_indptr, in_indices, in_weights, indptr, indices, weights,
 ):  # fmt: skip
     """Write the entries of row ``i`` of two matrices into one ascending row, self-loops left out."""
-    if lane > 0:
-        return
     a = out_indptr[i]
     b = in_indptr[i]
     a_end = out_indptr[i + 1]

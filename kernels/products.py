@@ -91,11 +91,10 @@ def add_support(i, lane, width, first, support, nodes, elements):  # type: ignor
 @kernel(
     "int64[::1], int64[::1], float32[:, ::1], float32[:, ::1]",
     "int64[::1], int64[::1], float64[:, ::1], float64[:, ::1]",
+    lanes=1,
 )
 def add_holders(i, lane, width, holders_indptr, holders, elements, nodes):  # type: ignore[no-untyped-def]
     """Set node ``i`` of each row of ``nodes`` to the sum of the elements that it stands in."""
-    if lane > 0:
-        return
     for j in range(elements.shape[0]):
         total = np.float64(0)
         for k in range(holders_indptr[i], holders_indptr[i + 1]):

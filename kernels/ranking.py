@@ -10,11 +10,9 @@ from topognn.kernels.launch import kernel
 RANK_BITS = 40
 
 
-@kernel("int64[::1], int32[::1], int64[::1]", "int64[::1], int64[::1], int64[::1]")
+@kernel("int64[::1], int32[::1], int64[::1]", "int64[::1], int64[::1], int64[::1]", lanes=1)
 def count_neighbors(i, lane, width, indptr, indices, degrees):  # type: ignore[no-untyped-def]
     """Count the distinct other nodes in row ``i``, which ascends."""
-    if lane > 0:
-        return
     found = 0
     last = i
     for k in range(indptr[i], indptr[i + 1]):
@@ -26,15 +24,13 @@ def count_neighbors(i, lane, width, indptr, indices, degrees):  # type: ignore[n
 _RANKED = "int64[::1], {0}[::1], int64[::1], int64[::1], int64[::1], {0}[::1], int64[::1]"
 
 
-@kernel(_RANKED.format("int32"), _RANKED.format("int64"))
+@kernel(_RANKED.format("int32"), _RANKED.format("int64"), lanes=1)
 def rank_row(i, lane, width, indptr, indices, order, keys, new_indptr, new_indices, splits):  # type: ignore[no-untyped-def]
     """Write the row of rank ``i``: the ranks of its distinct neighbours, ascending.
 
     ``keys`` is class * 2**40 + rank. Within a class ranks ascend with node numbers, so one pass over the row
     for each class in it leaves it sorted.
     """
-    if lane > 0:
-        return
     node = order[i]
     position = new_indptr[i]
     split = position

@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from topognn.kernels.launch import kernel
-from topognn.kernels.primitives import lane_scan
+from topognn.kernels.primitives import lane_barrier, lane_scan
+
+EXCHANGES = 16  # of all neighbours, at most
 
 _GEOMETRY = "int64, int64, int64, int64, int64, int64[:, ::1], int64[:, ::1], "
 _TAPS = "int64[::1], int32[::1], int32[::1], {0}[::1], float32[::1], "
@@ -124,16 +126,43 @@ def fill_out(  # type: ignore[no-untyped-def]
 
 
 @kernel(
+    "int64, int64[::1], int32[::1], float32[::1]",
+    "int64, int64[::1], int64[::1], float32[::1]",
+)
+def exchange_neighbors(i, lane, width, first, indptr, indices, weights):  # type: ignore[no-untyped-def]
+    """Exchange neighbouring entries of row ``first + i`` that are in the wrong order, weights along, a few times over.
+
+    Sorts most rows, since what a pooling window holds comes out a few places from where it belongs: :func:`sort_row`
+    alone would keep one thread of a GPU busy with each row.
+    """
+    begin = indptr[first + i]
+    end = indptr[first + i + 1]
+    unsorted = 1
+    left = EXCHANGES
+    while unsorted > 0 and left > 0:
+        left -= 1
+        moved = False
+        for parity in range(2):
+            for k in range(begin + parity + 2 * lane, end - 1, 2 * width):
+                if indices[k] > indices[k + 1]:
+                    indices[k], indices[k + 1] = indices[k + 1], indices[k]
+                    if weights.size > 0:
+                        weights[k], weights[k + 1] = weights[k + 1], weights[k]
+                    moved = True
+            lane_barrier(lane, width)
+        _, unsorted = lane_scan(moved, lane, width)
+
+
+@kernel(
     "int64, int64[::1], int32[::1], float32[::1], int64[::1]",
     "int64, int64[::1], int64[::1], float32[::1], int64[::1]",
+    lanes=1,
 )
 def sort_row(i, lane, width, first, indptr, indices, weights, distinct):  # type: ignore[no-untyped-def]
     """Sort row ``first + i`` by index, its weights along; then count its distinct indices.
 
     By insertion while that is cheap, since most rows are nearly sorted, else by heapsort.
     """
-    if lane > 0:
-        return
     begin = indptr[first + i]
     count = indptr[first + i + 1] - begin
     weighted = weights.size > 0
@@ -188,11 +217,10 @@ def sort_row(i, lane, width, first, indptr, indices, weights, distinct):  # type
 @kernel(
     "int64[::1], int32[::1], float32[::1], int64[::1], int32[::1], float32[::1]",
     "int64[::1], int64[::1], float32[::1], int64[::1], int64[::1], float32[::1]",
+    lanes=1,
 )
 def combine_row(i, lane, width, indptr, indices, weights, new_indptr, new_indices, new_weights):  # type: ignore[no-untyped-def]
     """Copy row ``i``, writing equal neighbouring indices once and adding up their weights in float64."""
-    if lane > 0:
-        return
     position = new_indptr[i] - 1
     total = np.float64(0)
     for k in range(indptr[i], indptr[i + 1]):

@@ -37,11 +37,9 @@ def hook_tree(i, lane, width, begin, end, skipped, indptr, indices, parent, one_
             one = above
 
 
-@kernel("int32[::1]", "int64[::1]")
+@kernel("int32[::1]", "int64[::1]", lanes=1)
 def find_root(i, lane, width, parent):  # type: ignore[no-untyped-def]
     """Make ``parent[i]`` the root of the set of ``i``."""
-    if lane > 0:
-        return
     root = parent[i]
     while parent[root] != root:
         root = parent[root]

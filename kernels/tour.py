@@ -19,11 +19,9 @@ SPACING = 64  # arcs, one of which is a head
 _ENDS = "{0}[::1], {0}[::1], {0}[::1], "
 
 
-@kernel((_ENDS + "{0}[::1]").format("int32"), (_ENDS + "{0}[::1]").format("int64"))
+@kernel((_ENDS + "{0}[::1]").format("int32"), (_ENDS + "{0}[::1]").format("int64"), lanes=1)
 def count_arcs(i, lane, width, parent, one_end, other_end, degrees):  # type: ignore[no-untyped-def]
     """Count the arcs that leave each end of the edge of node ``i``, after making a root's edge."""
-    if lane > 0:
-        return
     if parent[i] == i:
         one_end[i] = parent.size
         other_end[i] = i
@@ -31,11 +29,9 @@ def count_arcs(i, lane, width, parent, one_end, other_end, degrees):  # type: ig
     atomic_add(degrees, other_end[i], 1)
 
 
-@kernel((_ENDS + "{0}[::1], {0}[::1]").format("int32"), (_ENDS + "{0}[::1], {0}[::1]").format("int64"))
+@kernel((_ENDS + "{0}[::1], {0}[::1]").format("int32"), (_ENDS + "{0}[::1], {0}[::1]").format("int64"), lanes=1)
 def place_arcs(i, lane, width, one_end, other_end, cursor, one_arc, other_arc):  # type: ignore[no-untyped-def]
     """Give the two arcs of the edge of node ``i`` their places among those that leave the same node."""
-    if lane > 0:
-        return
     one_arc[i] = atomic_add(cursor, one_end[i], 1)
     other_arc[i] = atomic_add(cursor, other_end[i], 1)
 
@@ -43,11 +39,10 @@ def place_arcs(i, lane, width, one_end, other_end, cursor, one_arc, other_arc): 
 @kernel(
     (_ENDS + "{0}[::1], {0}[::1], {0}[::1]").format("int32"),
     (_ENDS + "{0}[::1], {0}[::1], {0}[::1]").format("int64"),
+    lanes=1,
 )
 def link_arcs(i, lane, width, one_end, other_end, starts, one_arc, other_arc, following):  # type: ignore[no-untyped-def]
     """Let each arc of the edge of node ``i`` be followed by the one after its twin; -1 ends the tour."""
-    if lane > 0:
-        return
     first = starts[starts.size - 2]
     one, other = one_end[i], other_end[i]
     after = other_arc[i] + 1
@@ -63,11 +58,9 @@ def link_arcs(i, lane, width, one_end, other_end, starts, one_arc, other_arc, fo
 _WALK = "{0}[::1], {0}[::1], {0}[::1], {0}[::1]"
 
 
-@kernel(_WALK.format("int32"), _WALK.format("int64"))
+@kernel(_WALK.format("int32"), _WALK.format("int64"), lanes=1)
 def walk_arcs(i, lane, width, starts, following, heads, steps):  # type: ignore[no-untyped-def]
     """Write the next head after head ``i`` (-1: none) and the steps to it; the last head starts the tour."""
-    if lane > 0:
-        return
     arcs = following.size
     arc = min(i * 64 + ((i * 2654435761) >> 13) % 64, arcs - 1)
     if i == steps.size - 1:
@@ -86,21 +79,17 @@ def walk_arcs(i, lane, width, starts, following, heads, steps):  # type: ignore[
     steps[i] = count
 
 
-@kernel(_WALK.format("int32"), _WALK.format("int64"))
+@kernel(_WALK.format("int32"), _WALK.format("int64"), lanes=1)
 def jump(i, lane, width, heads, steps, new_heads, new_steps):  # type: ignore[no-untyped-def]
     """Add the steps of the head that head ``i`` points to, and point where that one points."""
-    if lane > 0:
-        return
     ahead = heads[i]
     new_heads[i] = heads[ahead] if ahead >= 0 else -1
     new_steps[i] = steps[i] + (steps[ahead] if ahead >= 0 else 0)
 
 
-@kernel(_WALK.format("int32"), _WALK.format("int64"))
+@kernel(_WALK.format("int32"), _WALK.format("int64"), lanes=1)
 def rank_arcs(i, lane, width, starts, following, steps, ranks):  # type: ignore[no-untyped-def]
     """Write the places in the tour of the arcs from head ``i`` to the next; ``steps`` lead to its end."""
-    if lane > 0:
-        return
     arcs = following.size
     arc = min(i * 64 + ((i * 2654435761) >> 13) % 64, arcs - 1)
     if i == steps.size - 1:
@@ -119,11 +108,9 @@ def rank_arcs(i, lane, width, starts, following, steps, ranks):  # type: ignore[
 _DOWN = "{0}[::1], {0}[::1], {0}[::1], int8[::1]"
 
 
-@kernel(_DOWN.format("int32"), _DOWN.format("int64"))
+@kernel(_DOWN.format("int32"), _DOWN.format("int64"), lanes=1)
 def mark_down(i, lane, width, one_arc, other_arc, ranks, down):  # type: ignore[no-untyped-def]
     """Put their places in the tour for the arcs of node ``i``; mark that of the one away from the root."""
-    if lane > 0:
-        return
     one_arc[i], other_arc[i] = ranks[one_arc[i]], ranks[other_arc[i]]
     down[min(one_arc[i], other_arc[i])] = 1
 
@@ -131,7 +118,7 @@ def mark_down(i, lane, width, one_arc, other_arc, ranks, down):  # type: ignore[
 _NUMBER = _ENDS + _ENDS + "{0}[::1], {0}[::1], {0}[::1]"
 
 
-@kernel(_NUMBER.format("int32"), _NUMBER.format("int64"))
+@kernel(_NUMBER.format("int32"), _NUMBER.format("int64"), lanes=1)
 def number_nodes(  # type: ignore[no-untyped-def]
     i, lane, width, one_end, other_end, one_arc, other_arc, before, number, node_at, above, last
 ):  # fmt: skip
@@ -140,8 +127,6 @@ def number_nodes(  # type: ignore[no-untyped-def]
     ``before`` counts the arcs down up to each place in the tour; ``one_arc`` and ``other_arc`` are such
     places. ``above`` of a root is the root.
     """
-    if lane > 0:
-        return
     one, other = one_arc[i], other_arc[i]
     upper, lower = one_end[i], other_end[i]
     if other < one:

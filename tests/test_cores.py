@@ -15,16 +15,18 @@ import topognn
 from tests.plain_graphs import NAMED, Edges, clique, cycle, grid, path, random_graphs, shuffled, star
 from tests.test_components import graph_of
 from tests.test_golden import load
+from topognn.kernels import launch
 from topognn.kernels.host import answering, count_syncs
 from topognn.metrics import cores
 from topognn.metrics.cores import core_numbers, k_core
 from topognn.plain import from_edge_index
 
 
-@pytest.fixture(params=["alone", "together"], autouse=True)
+@pytest.fixture(params=["alone", "rounds"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run every test with the serial kernel and with the one for many workers."""
-    monkeypatch.setattr(cores, "_ALONE_BELOW", 100 if request.param == "alone" else 0)
+    """Run every test with the serial kernel and with that of a GPU."""
+    if request.param == "rounds":
+        monkeypatch.setattr(cores, "_peel_alone", cores._peel_in_rounds)
 
 
 def naive_cores(n: int, edges: Edges) -> list[int]:
@@ -136,12 +138,14 @@ def test_golden(shared: Path, name: str) -> None:
     assert float(k_core(graph)) == pytest.approx(golden["values"]["k_core"], rel=1e-12)
 
 
-def test_fake_cuda_makes_one_sync_a_level() -> None:
+def test_fake_cuda_makes_one_sync_every_32_rounds() -> None:
     with FakeTensorMode(), torch.device("cuda"):
         with answering([0, 99], [100, 100, 0, 0, 0, 0, 0, 400]):
             graph = from_edge_index(torch.zeros(2, 400, dtype=torch.int64))
-        with answering([700], [10, 3], [0, 5], [90, 100]):
+        with answering([700], [10], [10], [100]):
+            launch.recorded.clear()
             found = core_numbers(graph)
-        with answering([100, 100]):
+            assert [entry.kernel for entry in launch.recorded].count("peel") == 3 * 32
+        with answering([100]):
             assert k_core(graph).dtype == torch.float64
         assert found.device.type == "cuda"

@@ -10,6 +10,7 @@ import topognn
 from tests.architectures import NAMED, Architecture, architectures
 from tests.conftest import edges_of
 from tests.naive import naive_graph, naive_metrics
+from topognn.kernels.rows import exchange_neighbors
 
 NAIVE = (
     "sink_nodes source_nodes disconnected_nodes removable_out_edges removable_in_edges one_hop two_hop strength"
@@ -79,3 +80,21 @@ def test_random_architectures(architecture: Architecture) -> None:
 @given(architectures())
 def test_random_architectures_with_input_padding_nodes(architecture: Architecture) -> None:
     check(architecture, "parametric", True)
+
+
+def test_neighbors_are_exchanged_until_near_rows_are_sorted() -> None:
+    """By the kernel that a GPU runs first: entries up to 16 places from theirs; others are left to sort_row."""
+    generator = torch.Generator().manual_seed(0)
+    indptr = torch.tensor([0, 0, 1, 40, 41, 340])
+    places = torch.arange(340) + torch.randint(8, (340,), generator=generator)
+    rows = torch.repeat_interleave(torch.arange(5), indptr.diff())
+    indices = places.argsort(stable=True).int()  # each entry near its place, and all of a row different
+    indices = torch.cat([indices[rows == row].argsort().int() for row in range(5)])
+    assert int((indices.diff() < 0).sum()) > 50
+    weights = indices.float() + 0.5
+    exchange_neighbors.launch(5, 0, indptr, indices, weights, work=100)
+    assert torch.equal(indices, torch.cat([torch.arange(n) for n in indptr.diff().tolist()]).int())
+    assert torch.equal(weights, indices.float() + 0.5)
+    far, kept = torch.arange(100).flip(0).int(), torch.zeros(0)
+    exchange_neighbors.launch(1, 0, torch.tensor([0, 100]), far, kept)
+    assert far.sort().values.tolist() == list(range(100)) and not torch.equal(far, far.sort().values)

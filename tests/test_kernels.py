@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numba
 import pytest
 import torch
+from numba.core import sigutils, types
 
 import topognn
-from topognn import metrics
-from topognn.kernels import check, launch
+from topognn.kernels import check, cuda_launch, launch
 from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_max, atomic_min
-from topognn.metrics.expansion import Expansion
-from topognn.operators.matrix import KINDS, get_weighted_degrees
-from topognn.operators.products import get_window, pull, push
-from topognn.operators.sparse import SparseWeights, is_shifted
 
 in_simulator = pytest.mark.skipif(numba.config.ENABLE_CUDASIM, reason="the simulator replaces the compiler")
 
@@ -81,6 +80,44 @@ def test_atomics_compile_for_cuda(architecture: tuple[int, int]) -> None:
         registers, spills, local, _ = check.assemble(ptx, architecture, check.find_ptxas())
         assert registers > 0
         assert spills == local == 0
+
+
+@in_simulator
+@pytest.mark.parametrize("name", ["count_kept", "find_taps", "multiply_row", "fill_in"])
+def test_arguments_are_packed_as_compiled_kernels_take_them(name: str) -> None:
+    check.load_all()
+    kernel = launch.registry[name]
+    samples: list[Any] = []
+    for kind in sigutils.normalize_signature(f"void({kernel.signatures[0]})")[0]:
+        if isinstance(kind, types.Array):
+            samples.append(torch.ones((2,) * kind.ndim, dtype=getattr(torch, kind.dtype.name.replace("ean", ""))))
+        else:
+            samples.append(True if kind == types.boolean else 1)
+    header = check.compile_ptx(kernel, kernel.signatures[0], (8, 0)).partition(".entry")[2].partition(")")[0]
+    bits = [int(size) for size in re.findall(r"\.param \.[a-z](\d+)", header)]
+    slots = cuda_launch.pack((1, 1, *samples))
+    assert len(bits) == len(slots)
+    assert all(size == 64 or (size == 8 and slot == 1) for size, slot in zip(bits, slots, strict=True))
+
+
+@in_simulator
+def test_the_driver_gets_pointers_to_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cuda.bindings import driver
+
+    seen: list[Any] = []
+
+    def take(*args: Any) -> tuple[int]:
+        *before, pointers, _ = args
+        places = (ctypes.c_void_p * 4).from_address(pointers)
+        kinds = (ctypes.c_int64, ctypes.c_bool, ctypes.c_double, ctypes.c_int64)
+        seen.append([*before, *(kind.from_address(place).value for kind, place in zip(kinds, places, strict=True))])
+        return (len(seen) - 1,)
+
+    monkeypatch.setattr(driver, "cuLaunchKernel", take)
+    slots = cuda_launch.pack((2**40, True, 0.5, -3))
+    assert cuda_launch.launch("function", 128, 32, 0, slots)
+    assert seen == [["function", 128, 1, 1, 32, 1, 1, 0, 0, 2**40, True, 0.5, -3]]
+    assert not cuda_launch.launch("function", 128, 32, 0, slots)  # an error: Numba's launch will tell it
 
 
 @in_simulator
@@ -170,99 +207,3 @@ def test_kernels_refuse_strided_tensors() -> None:
 def example() -> tuple[torch.nn.Module, tuple[int, ...], dict[str, torch.Tensor]]:
     model, masks = topognn.example_model()
     return model, (1, 3, 3), masks
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("name", ["conv6", "resnet20", "mobilenet_v2"])
-def test_cuda_equals_cpu(name: str) -> None:
-    model = topognn.get_model(name)
-    check_networks(topognn.trace(model, (3, 32, 32)), topognn.prune(model, "erk", 0.95), "cuda")
-
-
-def test_network_check_runs() -> None:
-    """What the test above does where there is a GPU, on the CPU alone."""
-    model, shape, masks = example()
-    check_networks(topognn.trace(model, shape), masks, "cpu")
-
-
-def check_networks(layout: topognn.Layout, masks: dict[str, torch.Tensor], device: str) -> None:
-    """Compare a network's rows, topometrics, operators and layers on two devices."""
-    here, there = (topognn.encode(layout, masks=masks, device=d) for d in ("cpu", device))
-    streamed = [metrics.connected_components(g).labels.cpu() for g in (here, there)]  # no rows are there yet
-    assert torch.equal(*streamed)
-    cuts = [cut_along_a_wave(g) for g in (here, there)]
-    assert cuts[0] == pytest.approx(cuts[1], rel=1e-9)
-    for direction in ("in", "out", "both"):
-        for part in ("indptr", "indices", "weights"):
-            a = getattr(here.rows(direction, weighted=True), part)
-            b = getattr(there.rows(direction, weighted=True), part)
-            assert torch.equal(a, b.cpu())
-    one, other = dict(topognn.topometrics(here)), dict(topognn.topometrics(there))
-    searched = {name for name, metric in topognn.METRICS.items() if metric.group == "expansion"}
-    for names, rel in ((searched, 1e-5), (one.keys() - searched, 1e-12)):  # residuals of 1e-6, and rounding
-        assert {n: one[n] for n in names} == pytest.approx({n: other[n] for n in names}, rel=rel)
-    for kind in KINDS:
-        x = torch.rand(3, here.num_nodes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        for route in ("rows", "connections"):
-            a, b = (topognn.linear_operator(g, kind, route=route)(x.to(g.device)).cpu() for g in (here, there))
-            assert torch.allclose(a, b, rtol=1e-10, atol=1e-12)
-    for numbers in zip(*(sum_back_and_forth(g) for g in (here, there)), strict=True):
-        assert numbers[0] == pytest.approx(numbers[1], rel=1e-12)
-    a, b = (metrics.find_layer_expansion(g).cpu() for g in (here, there))
-    assert torch.allclose(a, b, rtol=1e-4)
-
-
-def cut_along_a_wave(graph: topognn.MultipartiteGraph) -> float:
-    """Return the conductance of the best cut of a vector that is no eigenvector."""
-    vector = torch.linspace(-1, 2, graph.num_nodes, dtype=torch.float64).sin().to(graph.device)
-    return float(Expansion(vector.sum(), vector, graph, get_weighted_degrees(graph), True).conductance)
-
-
-def sum_back_and_forth(graph: topognn.MultipartiteGraph) -> list[float]:
-    """Go to and fro through each layer, one kept weight after the other; return what comes of it."""
-    sums = []
-    for c, kept in zip(graph.connections, graph.kept, strict=True):
-        if is_shifted(c):
-            weights = SparseWeights(c, kept, torch.float64, weighted=True)
-            first, end = get_window(graph.layout, c)
-            x = torch.linspace(-1, 2, end - first, dtype=torch.float64).to(graph.device)[None]
-            sums.append(float(pull(c, weights, push(c, weights, x, first)).square().sum()))
-    return sums
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("directed", [True, False])
-def test_cuda_equals_cpu_on_plain_graphs(directed: bool) -> None:
-    check_plain_graphs("cuda", directed)
-
-
-def test_plain_graph_check_runs() -> None:
-    """What the test above does where there is a GPU, on the CPU alone."""
-    check_plain_graphs("cpu", True)
-
-
-def check_plain_graphs(device: str, directed: bool) -> None:
-    """Compare every analysis of a graph with loops and parallel edges on two devices."""
-    edges = torch.randint(3000, (2, 9000), generator=torch.Generator().manual_seed(0))
-    if not directed:
-        edges = torch.cat([edges, edges.flip(0)], 1)
-
-    def analyse(where: str) -> list[torch.Tensor]:
-        graph = topognn.from_edge_index(edges.to(where), num_nodes=3000, directed=directed)
-        cuts, motifs = metrics.biconnectivity(graph, "parallel"), metrics.motifs4(graph, per_node=True)
-        assert motifs.triangles_at is not None and motifs.cycles_at is not None
-        rows = [part for d in ("in", "out", "both") for part in (graph.rows(d).indptr, graph.rows(d).indices)]
-        return [
-            *rows,
-            metrics.connected_components(graph).labels,
-            metrics.core_numbers(graph),
-            metrics.get_two_hop_sizes(graph),
-            *(cuts.bridges, cuts.is_cut_node, cuts.labels),
-            *(motifs.total, motifs.triangles_at, motifs.cycles_at),
-        ]
-
-    for here, there in zip(analyse("cpu"), analyse(device), strict=True):
-        assert there.device.type == device
-        assert torch.equal(here, there.cpu())

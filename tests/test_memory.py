@@ -14,7 +14,7 @@ from tests.memory import peak_bytes
 from tests.plain_graphs import path, shuffled
 from topognn.kernels import launch
 from topognn.metrics.components import connected_components
-from topognn.metrics.cores import _peel_together, core_numbers
+from topognn.metrics.cores import _peel_in_rounds, core_numbers
 from topognn.metrics.cuts import biconnectivity
 from topognn.metrics.motifs import motifs4
 from topognn.plain import from_edge_index
@@ -103,6 +103,6 @@ def test_components_cores_motifs(name: str) -> None:
     assert most <= 9 * N + SLACK
     assert peak_bytes(lambda: found.sizes)[0] <= 24 * N + SLACK
     assert peak_bytes(lambda: core_numbers(graph))[0] <= 12 * N + SLACK
-    assert peak_bytes(lambda: _peel_together(graph.simple))[0] <= 12 * N + SLACK
+    assert peak_bytes(lambda: _peel_in_rounds(graph.simple))[0] <= 12 * N + SLACK
     entries, workers = graph.rows("both").num_entries, 8 * launch.get_num_threads()
     assert peak_bytes(lambda: motifs4(graph))[0] <= (64 + 4 * workers) * N + 8 * entries + SLACK

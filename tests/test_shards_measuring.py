@@ -98,7 +98,7 @@ def test_empty_layers(tmp_path: Path) -> None:
 def test_cheap_metrics_make_no_list_of_edges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "net.safetensors", {"fc.weight": sparse(40, 30)})
     monkeypatch.setattr(topognn.MultipartiteGraph, "rows", lambda *args, **more: pytest.fail("rows were built"))
-    monkeypatch.setattr("topognn.operators.matrix._EDGES_A_CONNECTION", 0)  # a layer too small would take rows
+    monkeypatch.setattr("topognn.operators.matrix._EDGES_A_CONNECTION", {"cpu": 0})  # a layer too small would take rows
     measure_checkpoint(f"{tmp_path}/net.safetensors")
     assert set(CHEAP) < set(LAYER_METRICS)
 

@@ -16,7 +16,9 @@ from numba import cuda
 
 import topognn
 from tests.architectures import NAMED, Architecture
+from topognn.encoding.rows import Rows
 from topognn.kernels import launch
+from topognn.kernels.rows import exchange_neighbors
 from topognn.metrics.neighbors import count_two_hop_by_rows
 from topognn.positions.counting import count_listed
 from topognn.positions.walks import find_walks
@@ -41,7 +43,8 @@ def simulated(width: int, seen: set[str]) -> Iterator[None]:
             compiled[kernel.name] = cuda.jit(launch.cuda_loop(kernel.body))
         seen.add(kernel.name)
         arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in args]
-        compiled[kernel.name][2, max(4, 2 * width)](items, width, *arrays)
+        shared = min(width, kernel.lanes)
+        compiled[kernel.name][2, max(4, 2 * shared)](items, shared, *arrays)
 
     original: Callable[..., None] = launch.Kernel._launch_cpu
     launch.Kernel._launch_cpu = on_simulator  # type: ignore[method-assign]
@@ -56,9 +59,20 @@ def results(architecture: Architecture) -> list[torch.Tensor]:
     masks = architecture.masks()
     graph = topognn.encode(architecture.build(), architecture.input_shape, masks, shortcuts="all")
     rows = [graph.csr, graph.csc, graph.undirected]
+    rows.append(disturb_and_exchange(graph.undirected))
     channels = graph.channels
     ends = [t for walks in find_walks(channels.found, undirected=True)[:2] for t in count_listed(channels, walks)]
     return [t for r in rows for t in (r.indptr, r.indices, r.weights)] + [count_two_hop_by_rows(graph), *ends]
+
+
+def disturb_and_exchange(rows: Rows) -> Rows:
+    """Turn round every three entries that are neighbours, and let the kernel put rows in order again."""
+    size = rows.num_entries // 3 * 3
+    indices, weights = (
+        torch.cat([part[:size].view(-1, 3).flip(1).flatten(), part[size:]]) for part in (rows.indices, rows.weights)
+    )
+    exchange_neighbors.launch(rows.indptr.numel() - 1, 0, rows.indptr, indices, weights, work=4)
+    return Rows(rows.indptr, indices, weights)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # fingerprints wrap around
@@ -73,5 +87,5 @@ def test_simulator_equals_cpu(name: str) -> None:
     for a, b in zip(got, want, strict=True):
         assert torch.equal(a, b)
     assert {"fill_in", "fill_out", "count_two_hop", "hash_row", "check_row"} <= seen
-    assert {"count_kept", "count_block", "take_kept", "find_taps"} <= seen
+    assert {"exchange_neighbors", "count_kept", "count_block", "take_kept", "find_taps"} <= seen
     assert {"hash_steps", "check_steps", "list_joined", "count_ends"} <= seen

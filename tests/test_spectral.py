@@ -252,7 +252,7 @@ def test_large_networks_are_searched_where_vectors_can_be(
     for limit, value in (("_SHORT", 0), ("_FIRST_SHARE", 1), ("_SHARE", 1)):
         monkeypatch.setattr(leading, limit, value)
     if route == "connections":
-        monkeypatch.setattr(matrix, "_EDGES_A_CONNECTION", -1)
+        monkeypatch.setattr(matrix, "_EDGES_A_CONNECTION", {"cpu": -1})
         monkeypatch.setattr(matrix, "_EDGES_A_MULTIPLICATION", 0)
     architecture = NAMED[name]
     check(topognn.encode(architecture.build(), architecture.input_shape, architecture.masks()), expansion=False)

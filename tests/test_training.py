@@ -525,14 +525,16 @@ def test_loggers_hand_numbers_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert seen == [str(tmp_path), ("loss", 0.5, 3), "flush", ("study", {"lr": 0.1}), (4, {"loss": 0.25})]
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_it_learns_with_the_monitor_watching() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA GPU")
-    net = make_net().cuda()
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NEEDS_GPU])])
+def test_it_learns_with_the_monitor_watching(device: str) -> None:
+    net = make_net().to(device)
     monitor = topognn.TopometricsMonitor(net, (3, 32, 32), ["sink_nodes", "log10_paths", "strength"], every=10)
     rows = train(net, get_data("synthetic"), Recipe(epochs=4), grow=grow_rigl, monitor=monitor)
-    assert rows[-1]["test_accuracy"] > 0.3 and monitor.history[-1].tensor.is_cuda
+    assert rows[-1]["test_accuracy"] > 0.15 > rows[0]["test_accuracy"]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] and monitor.history[-1].tensor.device.type == device
     kept = {name: ~get_pruned(parameter) for name, parameter in plain_parameters(net).items()}
     fresh = topognn.topometrics(topognn.encode(net, (3, 32, 32), kept), ["sink_nodes", "log10_paths"])
     found = monitor.measure(99)

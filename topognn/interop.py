@@ -77,6 +77,7 @@ def to_torch_sparse(graph: MultipartiteGraph) -> torch.Tensor:
     indptr = rows.indptr.to(rows.indices.dtype) if rows.num_entries < 2**31 else rows.indptr
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
         return torch.sparse_csr_tensor(
             indptr, rows.indices.to(indptr.dtype), rows.weights, size, check_invariants=False
         )

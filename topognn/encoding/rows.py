@@ -12,7 +12,7 @@ from torch import Tensor
 
 from topognn.encoding.kept import KeptWeights, scan
 from topognn.kernels.host import read
-from topognn.kernels.rows import combine_row, fill_in, fill_out, sort_row
+from topognn.kernels.rows import combine_row, exchange_neighbors, fill_in, fill_out, sort_row
 from topognn.tracing.layout import Connection, Layout
 
 Direction = Literal["in", "out", "both"]
@@ -143,6 +143,8 @@ def _tidy(layout: Layout, rows: Rows, unsorted: Sequence[int]) -> Rows:
     work = rows.num_entries / layout.num_nodes
     for number in unsorted:
         part = layout.partitions[number]
+        if distinct.device.type == "cuda":
+            exchange_neighbors.launch(part.size, part.offset, rows.indptr, rows.indices, rows.weights, work=work)
         sort_row.launch(part.size, part.offset, rows.indptr, rows.indices, rows.weights, distinct, work=work)
     if not repeats(layout):
         return rows

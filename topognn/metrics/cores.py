@@ -1,22 +1,22 @@
 """Core numbers: how deep in its densest surroundings a node sits.
 
-Source: Cunegatti et al., TMLR 2024, section 4.1 (strength connectivity). Algorithm: Kabir and Madduri,
-*Parallel k-core Decomposition on Multicore Platforms* (PKC), IPDPS workshops 2017.
+Source: Cunegatti et al., TMLR 2024, section 4.1 (strength connectivity).
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor
 
 from topognn.encoding.rows import Rows
-from topognn.kernels.cores import peel, peel_alone
+from topognn.kernels.cores import TOTAL, peel, peel_alone
 from topognn.kernels.host import read
-from topognn.kernels.launch import get_num_threads
 from topognn.plain_graph import Graph, get_simple_rows
 
-_WORKERS = {"cpu": 256, "cuda": 8192}
-_ALONE_BELOW = 5  # CPU threads: fewer are no faster together than one without atomics
+_ROUNDS = 32  # between two looks at whether all nodes are taken
+_LANES = 32  # that share a node: few nodes a round have a row to go through
 
 
 def core_numbers(graph: Graph) -> Tensor:
@@ -25,9 +25,8 @@ def core_numbers(graph: Graph) -> Tensor:
     A node has core number k if it is in the largest subgraph whose nodes all have at least k neighbours there, and
     not in that of k + 1. Directions, self-loops and parallel edges are forgotten.
 
-    On CUDA one host sync a level tried (at most two for each core number that occurs); one more the first time a
-    :class:`PlainGraph` is made simple. Takes at most 12 bytes a node beyond the rows
-    (16 if indices are int64).
+    On CUDA one host sync every 32 rounds, of which a core number that occurs takes a few to a dozen; one more the first
+    time a :class:`PlainGraph` is made simple. Takes at most 12 bytes a node beyond the rows (16 if indices are int64).
 
     >>> from topognn.plain import from_edge_index
     >>> from topognn.metrics.cores import core_numbers
@@ -35,37 +34,28 @@ def core_numbers(graph: Graph) -> Tensor:
     tensor([2, 2, 2, 1, 0], dtype=torch.int32)
     """
     rows = get_simple_rows(graph)
-    if graph.device.type == "cpu" and get_num_threads() < _ALONE_BELOW:
-        degrees = rows.indptr.diff().to(torch.int32)
-        queue = torch.empty(graph.num_nodes, dtype=rows.indices.dtype)
-        peel_alone.launch(1, rows.indptr, rows.indices, degrees, queue)
-        return degrees
-    return _peel_together(rows)
+    return _peel_alone(rows) if graph.device.type == "cpu" else _peel_in_rounds(rows)
 
 
-def _peel_together(rows: Rows) -> Tensor:
-    """Return core numbers by a launch and a host sync a level."""
+def _peel_alone(rows: Rows) -> Tensor:
+    """Return core numbers by one thread."""
+    degrees = rows.indptr.diff().to(torch.int32)
+    peel_alone.launch(1, rows.indptr, rows.indices, degrees, torch.empty_like(degrees, dtype=rows.indices.dtype))
+    return degrees
+
+
+def _peel_in_rounds(rows: Rows) -> Tensor:
+    """Return core numbers by a launch a round."""
     degrees = rows.indptr.diff().to(torch.int32)
     nodes, device = degrees.numel(), degrees.device
-    if not nodes:
-        return degrees
-    chunk = -(-nodes // _WORKERS[device.type])
-    workers = -(-nodes // chunk)
-    following = torch.full((nodes,), -1, dtype=rows.indices.dtype, device=device)
-    top = torch.full((workers,), -1, dtype=rows.indices.dtype, device=device)
-    fresh = torch.zeros(2, dtype=torch.int64, device=device)
-    fresh[1] = nodes
-    left, level = nodes, 0
-    while left > 0:
-        state = fresh.clone()
-        peel.launch(
-            *(workers, level, chunk, rows.indptr, rows.indices, degrees, following, top, state),
-            work=(nodes + rows.num_entries) / workers,
-        )
-        taken, least = map(int, read(state))
-        left -= taken
-        # Nodes that were met above the level may have come down since, unless none was taken.
-        level = level + 1 if taken else least
+    taken = torch.zeros(nodes, dtype=torch.int32, device=device)
+    state = torch.zeros(TOTAL + 1, dtype=torch.int64, device=device)
+    state[2] = nodes  # round 0 begins at level 0, as round -1 says
+    turns, done = itertools.count(), 0
+    while done < nodes:
+        for turn in itertools.islice(turns, _ROUNDS):
+            peel.launch(nodes, turn, rows.indptr, rows.indices, degrees, taken, state, work=_LANES)
+        (done,) = map(int, read(state[TOTAL:]))
     return degrees
 
 

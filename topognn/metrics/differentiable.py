@@ -41,7 +41,8 @@ def log_path_sum(layout: Layout, weights: Mapping[str, Tensor]) -> Tensor:
     >>> log_path_sum(layout, soft).exp()
     tensor(64., grad_fn=<ExpBackward0>)
     """
-    value, exponent = sweep_forward(layout, _in_kernel_form(layout, weights)).total(layout.outputs)
+    layout, kernels = _in_kernel_form(layout, weights)
+    value, exponent = sweep_forward(layout, kernels).total(layout.outputs)
     return value.log() + (exponent * math.log(2)).to(value.dtype)
 
 
@@ -70,7 +71,7 @@ def leading_eigenvalue(layout: Layout, weights: Mapping[str, Tensor], *, toleran
     >>> leading_eigenvalue(layout, soft)
     tensor(5.8310, grad_fn=<AddBackward0>)
     """
-    kernels = _in_kernel_form(layout, weights)
+    layout, kernels = _in_kernel_form(layout, weights)
     products = ConnectionProducts(layout, [kernel.detach() for kernel in kernels])
     start = draw_start(1, layout.num_nodes, 0, kernels[0].device, kernels[0].dtype).abs()
     with torch.no_grad():
@@ -85,8 +86,8 @@ def leading_eigenvalue(layout: Layout, weights: Mapping[str, Tensor], *, toleran
     return total
 
 
-def _in_kernel_form(layout: Layout, weights: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return one checked tensor a connection, in kernel form: ones for shortcuts."""
+def _in_kernel_form(layout: Layout, weights: Mapping[str, Tensor]) -> tuple[Layout, list[Tensor]]:
+    """Return the layout on the weights' device, and each connection's checked weights in kernel form, or ones."""
     shapes = layout.weight_shapes
     for name in weights:
         if name not in shapes:
@@ -100,4 +101,8 @@ def _in_kernel_form(layout: Layout, weights: Mapping[str, Tensor]) -> list[Tenso
             what = f"{weights[name].dtype} of shape {tuple(weights[name].shape)}"
             raise MaskError(f"weight {name!r} is {what}: floating point of shape {shape} needed")
     like = next(iter(weights.values()))
-    return [like.new_ones(c.kernel) if c.weight is None else c.to_kernel(weights[c.weight]) for c in layout.connections]
+    layout = layout.to(like.device)
+    forms = (
+        like.new_ones(c.kernel) if c.weight is None else c.to_kernel(weights[c.weight]) for c in layout.connections
+    )
+    return layout, list(forms)

@@ -28,7 +28,7 @@ Route = Literal["rows", "connections"]
 KINDS = ("out", "in", "adjacency", "laplacian", "normalized_laplacian")
 
 _EDGES_A_MULTIPLICATION = 0.04
-_EDGES_A_CONNECTION = 400_000
+_EDGES_A_CONNECTION = {"cpu": 400_000, "cuda": 10_000_000}  # a GPU goes through as many while it is told what to do
 _EDGES_AN_ELEMENT = 10
 _EDGES_A_USE = 0.12
 
@@ -80,9 +80,10 @@ def linear_operator(
         route: ``"rows"``: a kernel over the graph's rows. ``"connections"``: convolutions of the layers' dense
             weights, or of the kept ones alone where they are few, which takes the memory of activations and no edge. By
             default the cheaper one: rows where there are at most as many edges as a sum over layers, of 4 % of the
-            dense layer's multiply-accumulates and 400,000, or where only kept weights are used, of 12 % of their
-            multiply-accumulates and 10 for each input and output; if they fit in memory. Always rows for graphs without
-            layers, and for unweighted graphs with parallel edges, which convolutions would count apart.
+            dense layer's multiply-accumulates and 400,000 (on a GPU 10 million), or where only kept weights are used,
+            of 12 % of their multiply-accumulates and 10 for each input and output; if they fit in memory. Always rows
+            for graphs without layers, and for unweighted graphs with parallel edges, which convolutions would count
+            apart.
         dtype: float32 or float64, of the vectors; rows and degrees are added up in float64 in either.
 
     Raises:
@@ -170,7 +171,7 @@ def prefers_rows(graph: MultipartiteGraph) -> bool:
         if prefers_sparse(c, kept):
             cost += _EDGES_AN_ELEMENT * (c.num_elements + c.num_targets) + _EDGES_A_USE * kept.count * places
         else:
-            cost += _EDGES_A_CONNECTION + _EDGES_A_MULTIPLICATION * c.num_weights * places
+            cost += _EDGES_A_CONNECTION[graph.device.type] + _EDGES_A_MULTIPLICATION * c.num_weights * places
     return graph.num_uses <= cost
 
 

@@ -15,7 +15,7 @@ Under ``FakeTensorMode`` a launch is checked and recorded in :data:`recorded`, n
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
 import os
 import types
@@ -122,14 +122,11 @@ class Kernel:
             loop(0, items, *arrays)
             return
         loop(0, 0, *arrays)  # compile (or load) once, before the threads race for it
-        chunk = max(1, items // (threads * 16))  # items are uneven, so threads fetch chunks as they go
-        starts = itertools.count(0, chunk)
+        parts = iter(divide(items, threads))
 
         def run() -> None:
-            for start in starts:  # next() on a count is atomic
-                if start >= items:
-                    return
-                loop(start, min(start + chunk, items), *arrays)
+            for start, stop in parts:  # next() on a tuple's iterator is atomic
+                loop(start, stop, *arrays)
 
         global _pool
         if _pool is None:
@@ -158,6 +155,21 @@ class Kernel:
             self._on_cuda[blocks, THREADS_PER_BLOCK, cuda.external_stream(stream)](items, width, *arrays)
             if key not in self._functions:
                 self._functions[key] = cuda_launch.find_function(self._on_cuda, (items, width, *arrays))
+
+
+@functools.lru_cache(maxsize=256)
+def divide(items: int, threads: int) -> tuple[tuple[int, int], ...]:
+    """Cut items into parts that threads fetch as they go: ever smaller, so that all end at once though items are uneven.
+
+    >>> divide(10, 2)
+    ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (8, 9), (9, 10))
+    """
+    parts, start = [], 0
+    while start < items:
+        size = max(1, items // (threads * 64), (items - start) // (threads * 8))
+        parts.append((start, min(items, start + size)))
+        start += size
+    return tuple(parts)
 
 
 def kernel(*signatures: str, fastmath: bool = False, lanes: int = WARP) -> Callable[[Callable[..., None]], Kernel]:

@@ -85,6 +85,31 @@ def find_eigenpairs(
     >>> pairs.values.round(decimals=6)
     tensor([99., 98.], dtype=torch.float64)
     """
+    try:
+        with torch.inference_mode():  # spares every small operation a look at what gradients it might have
+            pairs = _search(apply, start, count, which, tolerance, deflate, max_products)
+    except ConvergenceError as error:
+        error.found = _release(error.found)
+        raise
+    return _release(pairs)
+
+
+def _release(pairs: Eigenpairs) -> Eigenpairs:
+    """Return pairs that gradients may be made with."""
+    tensors = (part.clone() if isinstance(part, Tensor) else part for part in pairs)
+    return Eigenpairs(*tensors)
+
+
+def _search(
+    apply: Callable[[Tensor], Tensor],
+    start: Tensor,
+    count: int,
+    which: Which,
+    tolerance: float,
+    deflate: Tensor | None,
+    max_products: int,
+) -> Eigenpairs:
+    """See :func:`find_eigenpairs`."""
     block, size = start.shape
     room, kept = plan_basis(block, count, size)
     known = 0 if deflate is None else deflate.shape[0]

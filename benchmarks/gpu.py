@@ -27,6 +27,7 @@ import topognn
 from topognn.kernels.launch import LEAST_BLOCKS, THREADS_PER_BLOCK, import_cuda
 from topognn.kernels.products import multiply_row
 from topognn.kernels.taps import count_kept
+from topognn.operators.matrix import spread
 
 NETWORKS = {  # name: (model, side of its input, sparsity of an ERK mask, by rows)
     "conv6 98 %": ("conv6", 32, 0.98, True),
@@ -158,7 +159,7 @@ def product_bandwidth(device: torch.device, repeats: int) -> dict[str, Any]:
         matrix = torch.sparse_csr_tensor(*parts, size, check_invariants=False)
     runs = {
         "ours": lambda: multiply_row.launch(
-            graph.num_nodes, 0, rows.indptr, rows.indices, rows.weights, x, y, work=work
+            graph.num_nodes, 0, rows.indptr, rows.indices, rows.weights, spread(x), y, work=work
         ),
         "copy": lambda: target.copy_(source),
         "torch": lambda: matrix @ x[0],

@@ -159,7 +159,7 @@ class Kernel:
 
 @functools.lru_cache(maxsize=256)
 def divide(items: int, threads: int) -> tuple[tuple[int, int], ...]:
-    """Cut items into parts that threads fetch as they go: ever smaller, so that all end at once though items are uneven.
+    """Cut items into parts that threads fetch as they go: ever smaller, so that all end at once, uneven as items are.
 
     >>> divide(10, 2)
     ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (8, 9), (9, 10))

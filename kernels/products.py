@@ -7,63 +7,71 @@ import numpy as np
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import lane_sum
 
+BLOCK_BITS = 10  # of a node's number, that count within a block of vectors that are spread
+GAP = 16  # numbers after every block: a cache line of float32
+
+# All numbers of a node are unsigned: no test for indices that count from the end, and no mixture that would be float64.
+_BITS, _LINE = np.uint64(BLOCK_BITS), np.uint64(GAP)
+_ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in (1, 2, 3, 4))
+
 _MULTIPLY = [
-    f"int64, int64[::1], {index}[::1], float32[::1], {value}[:, ::1], {value}[:, ::1]"
+    f"int64, int64[::1], {index}[::1], float32[::1], {value}[::1], {value}[:, ::1]"
     for index in ("int32", "int64")
     for value in ("float32", "float64")
 ]
 
 
-@kernel(*_MULTIPLY, fastmath=True)
+@kernel(*_MULTIPLY)
 def multiply_row(i, lane, width, first, indptr, indices, weights, x, y):  # type: ignore[no-untyped-def]
-    """Set entry ``first + i`` of each row of ``y`` to that row of the matrix times that of ``x``, added up in float64.
+    """Set entry ``first + i`` of row 0 of ``y`` to that row of the matrix times ``x``, added up in float64.
 
-    Without weights every entry is 1.
+    ``x`` is spread (:func:`topognn.operators.matrix.spread`), ``y`` is not. Without weights every entry is 1. Four sums
+    at once, since each addition waits for the one before it.
     """
     row = first + i
-    begin = np.uint64(indptr[row] + lane)  # unsigned: no test for indices that count from the end
-    end = np.uint64(indptr[row + 1])
-    step = np.uint64(width)
-    for j in range(x.shape[0]):
-        vector = x[j]
-        total = np.float64(0)
-        k = begin
-        if weights.size > 0:
-            while k < end:
-                total += weights[k] * vector[np.uint64(indices[k])]
-                k += step
-        else:
-            while k < end:
-                total += vector[np.uint64(indices[k])]
-                k += step
-        total = lane_sum(total, lane, width)
-        if lane == 0:
-            y[j, row] = total
+    k, end, step = np.uint64(indptr[row] + lane), np.uint64(indptr[row + 1]), np.uint64(width)
+    weighted, unit = weights.size > 0, np.float32(1)
+    a = b = c = d = np.float64(0)
+    while k + _THREE * step < end:
+        k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
+        p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
+        a += (weights[k] if weighted else unit) * x[p + (p >> _BITS) * _LINE]
+        b += (weights[k1] if weighted else unit) * x[q + (q >> _BITS) * _LINE]
+        c += (weights[k2] if weighted else unit) * x[r + (r >> _BITS) * _LINE]
+        d += (weights[k3] if weighted else unit) * x[s + (s >> _BITS) * _LINE]
+        k += _FOUR * step
+    while k < end:
+        p = np.uint64(indices[k])
+        a += (weights[k] if weighted else unit) * x[p + (p >> _BITS) * _LINE]
+        k += step
+    total = lane_sum((a + b) + (c + d), lane, width)
+    if lane == 0:
+        y[0, row] = total
 
 
 @kernel(*_MULTIPLY)
 def multiply_row_pair(i, lane, width, first, indptr, indices, weights, x, y):  # type: ignore[no-untyped-def]
-    """Do the same for two vectors, the columns of ``x``: what is fetched for one of them is there for the other."""
+    """Do the same for two vectors, spread side by side: what is fetched for one of them is there for the other."""
     row = first + i
-    k = np.uint64(indptr[row] + lane)
-    end = np.uint64(indptr[row + 1])
-    step = np.uint64(width)
-    one = np.float64(0)
-    other = np.float64(0)
-    if weights.size > 0:
-        while k < end:
-            node = np.uint64(indices[k])
-            one += weights[k] * x[node, 0]
-            other += weights[k] * x[node, 1]
-            k += step
-    else:
-        while k < end:
-            node = np.uint64(indices[k])
-            one += x[node, 0]
-            other += x[node, 1]
-            k += step
-    one = lane_sum(one, lane, width)
-    other = lane_sum(other, lane, width)
+    k, end, step = np.uint64(indptr[row] + lane), np.uint64(indptr[row + 1]), np.uint64(width)
+    weighted, unit = weights.size > 0, np.float32(1)
+    a = b = c = d = np.float64(0)
+    while k + step < end:
+        p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
+        p, q = _TWO * (p + (p >> _BITS) * _LINE), _TWO * (q + (q >> _BITS) * _LINE)
+        v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
+        a += v * x[p]
+        b += v * x[p + _ONE]
+        c += w * x[q]
+        d += w * x[q + _ONE]
+        k += _TWO * step
+    if k < end:
+        p = np.uint64(indices[k])
+        p = _TWO * (p + (p >> _BITS) * _LINE)
+        v = weights[k] if weighted else unit
+        a += v * x[p]
+        b += v * x[p + _ONE]
+    one, other = lane_sum(a + c, lane, width), lane_sum(b + d, lane, width)
     if lane == 0:
         y[0, row] = one
         y[1, row] = other

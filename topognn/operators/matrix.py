@@ -17,7 +17,7 @@ from torch import Tensor
 from topognn.encoding.rows import Direction, Rows
 from topognn.errors import GraphMemoryError, unknown_name
 from topognn.graph import MultipartiteGraph
-from topognn.kernels.products import multiply_row, multiply_row_pair
+from topognn.kernels.products import BLOCK_BITS, GAP, multiply_row, multiply_row_pair
 from topognn.operators.products import exact_convolutions, get_window, pull, push
 from topognn.operators.sparse import SparseWeights, pick_weights, prefers_sparse
 from topognn.plain_graph import Graph, PlainGraph, get_simple_rows
@@ -175,6 +175,19 @@ def prefers_rows(graph: MultipartiteGraph) -> bool:
     return graph.num_uses <= cost
 
 
+def spread(vectors: Tensor) -> Tensor:
+    """Return one vector, ``(1, nodes)``, or two side by side, ``(2, nodes)``, with a gap after every 1024 nodes; flat.
+
+    That is how the rows' kernels want them. Feature maps are often 4 KB apart, where numbers take each other's place in
+    the cache: a row of the matrix reads the same pixel of many maps.
+    """
+    columns = vectors[0] if len(vectors) == 1 else torch.complex(*vectors)
+    blocks = -(-vectors.shape[1] >> BLOCK_BITS)
+    whole = F.pad(columns, (0, (blocks << BLOCK_BITS) - vectors.shape[1]))
+    apart = F.pad(whole.view(blocks, 1 << BLOCK_BITS), (0, GAP)).flatten()
+    return apart if len(vectors) == 1 else torch.view_as_real(apart).flatten()
+
+
 class RowProducts:
     """Products by a kernel over a graph's rows, one work item a row.
 
@@ -217,9 +230,8 @@ class RowProducts:
         work = rows.num_entries / max(1, nodes)
         ranges = [(self.nodes.start, self.nodes.stop)] if side is None else self._ranges(side)
         for j in range(0, x.shape[0], 2):
-            multiply, some, found = multiply_row, x[j : j + 2], y[j : j + 2]
-            if len(some) == 2:
-                multiply, some = multiply_row_pair, torch.view_as_real(torch.complex(*some))  # side by side
+            some, found = spread(x[j : j + 2]), y[j : j + 2]
+            multiply = multiply_row_pair if len(found) == 2 else multiply_row
             for first, end in ranges:
                 args = (first, rows.indptr, rows.indices, rows.weights, some, found)
                 multiply.launch(end - first, *args, work=work * len(found))

@@ -17,6 +17,7 @@ from torch import Tensor
 from topognn.encoding.kept import DenseWeights
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.products import multiply_row
+from topognn.operators.matrix import spread
 from topognn.operators.products import exact_convolutions, pull, push
 from topognn.operators.sparse import LayerWeights, SparseWeights, prefers_sparse
 from topognn.tracing.layout import Connection, Layout
@@ -193,7 +194,9 @@ def sweep_rows(graph: MultipartiteGraph, direction: Literal["in", "out"]) -> Sca
         x = torch.cat([v * (e - top).exp2() for v, e in zip(found.values, found.exponents, strict=True)])[None]
         y = torch.zeros_like(x)
         work = rows.num_entries / max(1, graph.num_nodes)
-        multiply_row.launch(part.size, part.offset, rows.indptr, rows.indices, rows.weights[:0], x, y, work=work)
+        multiply_row.launch(
+            part.size, part.offset, rows.indptr, rows.indices, rows.weights[:0], spread(x), y, work=work
+        )
         terms = [(y[0, part.offset : part.end], top)]
         if number in (layout.inputs if direction == "in" else layout.outputs):
             terms.append((torch.ones_like(found.values[number]), torch.zeros_like(top)))

@@ -16,14 +16,17 @@ Under ``FakeTensorMode`` a launch is checked and recorded in :data:`recorded`, n
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import os
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import numba
+import numpy
 import torch
 from torch._subclasses import FakeTensor
 
@@ -245,6 +248,14 @@ def import_cuda() -> Any:
     if cuda is None or "numba_cuda" not in str(cuda.__file__):
         major = (torch.version.cuda or "13").split(".")[0]
         raise DeviceError(f"CUDA kernels need numba-cuda: pip install 'topognn[cuda{major}]'")
+    if not numba.config.ENABLE_CUDASIM:
+        try:  # what the first compilation imports
+            importlib.import_module("numba.cuda.np.arrayobj")
+        except AttributeError as error:  # of NumPy
+            raise DeviceError(
+                f"numba-cuda {metadata.version('numba-cuda')} does not work with NumPy {numpy.__version__} ({error}): "
+                "pip install 'numpy<2.5', or a numba-cuda that does"
+            ) from None
     return cuda
 
 

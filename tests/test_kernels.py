@@ -199,6 +199,16 @@ def test_missing_numba_cuda_says_how_to_install_it(monkeypatch: pytest.MonkeyPat
         launch.import_cuda()
 
 
+@in_simulator
+def test_a_numpy_that_numba_cuda_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise AttributeError("module 'numpy' has no attribute 'row_stack'")
+
+    monkeypatch.setattr(launch.importlib, "import_module", refuse)
+    with pytest.raises(topognn.DeviceError, match=r"numba-cuda .* does not work with NumPy .*row_stack.*numpy<2\.5"):
+        launch.import_cuda()
+
+
 def test_kernels_refuse_strided_tensors() -> None:
     with pytest.raises(ValueError, match="not contiguous"):
         CONTEND_ADD["float32"].launch(1, torch.zeros(4)[::2])

@@ -560,6 +560,7 @@ three convs, first last | 2,6,6 | conv2d 0 out=2; conv2d 0 out=2; conv2d 0 out=2
     conv2d 5 out=1
 permuted sum | 2,4,4 | conv2d 0 out=2; conv2d 0 out=2; transpose 1 a=2 b=3; flip 3 dims=(1,); sub 4 2;
     conv2d 5 out=2
+softsign, rolled, plus what it reads | 2, | linear 0 out=3; activation 1 kind=softsign; roll 2 shifts=1 dims=1; add 1 3
 sum of pooled convs | 2,6,6 | conv2d 0 out=2; conv2d 0 out=2; max_pool 1 kernel=2; avg_pool 2 kernel=2;
     add 3 4; conv2d 5 out=2
 pooled conv plus identity | 2,3,3 | conv2d 0 out=2 kernel=2 padding=1; avg_pool 1 kernel=2 stride=1;

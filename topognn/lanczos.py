@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -89,15 +89,15 @@ def find_eigenpairs(
         with torch.inference_mode():  # spares every small operation a look at what gradients it might have
             pairs = _search(apply, start, count, which, tolerance, deflate, max_products)
     except ConvergenceError as error:
-        error.found = _release(error.found)
+        error.found = _release(cast(Eigenpairs, error.found))
         raise
     return _release(pairs)
 
 
 def _release(pairs: Eigenpairs) -> Eigenpairs:
     """Return pairs that gradients may be made with."""
-    tensors = (part.clone() if isinstance(part, Tensor) else part for part in pairs)
-    return Eigenpairs(*tensors)
+    values, vectors, residuals, products, foremost = pairs
+    return Eigenpairs(values.clone(), vectors.clone(), residuals.clone(), products, foremost.clone())
 
 
 def _search(

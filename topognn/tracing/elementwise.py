@@ -16,11 +16,13 @@ def combine(walk: Walk, node: Node, name: str) -> Value:
     """Apply an operation on two activations; ``name`` is its name, without the underscore of one in place."""
     if (own := _find_normalised(walk, node, name)) is not None:
         return Value(walk.values[own].ids, None)
-    operands: list[Value] = [walk.values[n] for n in node.all_input_nodes if n in walk.values]
+    nodes = [n for n in node.all_input_nodes if n in walk.values]
+    operands: list[Value] = [walk.values[n] for n in nodes]
     if any(o.is_score for o in operands) or name == "where":
         return _multiply(walk, node)
     if function_of(node) and all(torch.equal(o.ids, operands[0].ids) for o in operands):
-        return operands[0]  # a step inside an activation, such as x / (1 + |x|)
+        # A step inside an activation, such as x / (1 + |x|).
+        return operands[0]._replace(fresh=operands[0].fresh if has_one_reader(nodes[0]) else None)
     if name in ("add", "sub"):
         return _add_up(walk, node)
     if name == "mul":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from topognn.kernels.launch import kernel
-from topognn.kernels.primitives import lane_sum
+from topognn.kernels.primitives import lane_sum, prefetch
 
-BLOCK_BITS = 10  # of a node's number, that count within a block of vectors that are spread
-GAP = 16  # numbers after every block: a cache line of float32
+BLOCK_BITS = 6  # of a node's number, that count within a block of vectors that are spread
+LINE = 16  # entries of a cache line, of indices or of weights
+AHEAD = 256  # entries that a CPU is asked for before their turn: its own guesses end with each page of memory
 
 # All numbers of a node are unsigned: no test for indices that count from the end, and no mixture that would be float64.
-_BITS, _LINE = np.uint64(BLOCK_BITS), np.uint64(GAP)
+_BITS, _AHEAD, _LAST = (np.uint64(number) for number in (BLOCK_BITS, AHEAD, LINE - 1))
 _ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in (1, 2, 3, 4))
 
 _MULTIPLY = [
@@ -32,17 +33,21 @@ def multiply_row(i, lane, width, first, indptr, indices, weights, x, y):  # type
     k, end, step = np.uint64(indptr[row] + lane), np.uint64(indptr[row + 1]), np.uint64(width)
     weighted, unit = weights.size > 0, np.float32(1)
     a = b = c = d = np.float64(0)
-    while k + _THREE * step < end:
-        k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
-        p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
-        a += (weights[k] if weighted else unit) * x[p + (p >> _BITS) * _LINE]
-        b += (weights[k1] if weighted else unit) * x[q + (q >> _BITS) * _LINE]
-        c += (weights[k2] if weighted else unit) * x[r + (r >> _BITS) * _LINE]
-        d += (weights[k3] if weighted else unit) * x[s + (s >> _BITS) * _LINE]
-        k += _FOUR * step
+    while k + _LAST * step < end:
+        prefetch(indices, k + _AHEAD)
+        if weighted:
+            prefetch(weights, k + _AHEAD)
+        for _ in range(LINE // 4):
+            k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
+            p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
+            a += (weights[k] if weighted else unit) * x[p + (p >> _BITS)]
+            b += (weights[k1] if weighted else unit) * x[q + (q >> _BITS)]
+            c += (weights[k2] if weighted else unit) * x[r + (r >> _BITS)]
+            d += (weights[k3] if weighted else unit) * x[s + (s >> _BITS)]
+            k += _FOUR * step
     while k < end:
         p = np.uint64(indices[k])
-        a += (weights[k] if weighted else unit) * x[p + (p >> _BITS) * _LINE]
+        a += (weights[k] if weighted else unit) * x[p + (p >> _BITS)]
         k += step
     total = lane_sum((a + b) + (c + d), lane, width)
     if lane == 0:
@@ -56,21 +61,26 @@ def multiply_row_pair(i, lane, width, first, indptr, indices, weights, x, y):  #
     k, end, step = np.uint64(indptr[row] + lane), np.uint64(indptr[row + 1]), np.uint64(width)
     weighted, unit = weights.size > 0, np.float32(1)
     a = b = c = d = np.float64(0)
-    while k + step < end:
-        p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
-        p, q = _TWO * (p + (p >> _BITS) * _LINE), _TWO * (q + (q >> _BITS) * _LINE)
-        v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
-        a += v * x[p]
-        b += v * x[p + _ONE]
-        c += w * x[q]
-        d += w * x[q + _ONE]
-        k += _TWO * step
-    if k < end:
+    while k + _LAST * step < end:
+        prefetch(indices, k + _AHEAD)
+        if weighted:
+            prefetch(weights, k + _AHEAD)
+        for _ in range(LINE // 2):
+            p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
+            p, q = _TWO * (p + (p >> _BITS)), _TWO * (q + (q >> _BITS))
+            v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
+            a += v * x[p]
+            b += v * x[p + _ONE]
+            c += w * x[q]
+            d += w * x[q + _ONE]
+            k += _TWO * step
+    while k < end:
         p = np.uint64(indices[k])
-        p = _TWO * (p + (p >> _BITS) * _LINE)
+        p = _TWO * (p + (p >> _BITS))
         v = weights[k] if weighted else unit
         a += v * x[p]
         b += v * x[p + _ONE]
+        k += step
     one, other = lane_sum(a + c, lane, width), lane_sum(b + d, lane, width)
     if lane == 0:
         y[0, row] = one

@@ -13,6 +13,7 @@ import torch
 import topognn
 from tests.architectures import NAMED
 from tests.test_simulator import simulated
+from topognn.kernels.products import LINE
 from topognn.metrics.expansion import Expansion
 from topognn.operators.matrix import get_weighted_degrees
 from topognn.operators.products import get_window, pull, push
@@ -56,3 +57,20 @@ def test_simulator_equals_cpu(name: str, width: int) -> None:
         assert torch.allclose(a, b, rtol=1e-6 if a.dtype == torch.float32 else 1e-12, atol=1e-12, equal_nan=True)
     assert {"multiply_row", "multiply_row_pair", "weigh_crossing", "add_shifted"} <= seen
     assert ({"add_holders", "add_support"} <= seen) == (name == "pooled conv plus identity")
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_simulator_equals_cpu_in_long_rows(width: int) -> None:
+    """A line of entries for each lane, and all but one of another, which the last lane must not take whole."""
+    inputs = 2 * LINE * width - 1
+    masks = {"weight": torch.ones(2, inputs, dtype=torch.bool)}
+    graph = topognn.encode(torch.nn.Linear(inputs, 2), (inputs,), masks)
+    x = torch.linspace(-1, 2, 3 * graph.num_nodes, dtype=torch.float64).view(3, -1)
+    operators = [topognn.linear_operator(graph, weighted=weighted, route="rows") for weighted in (True, False)]
+    want = [operator(x) for operator in operators]
+    seen: set[str] = set()
+    with simulated(width, seen):
+        got = [operator(x) for operator in operators]
+    for a, b in zip(got, want, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
+    assert {"multiply_row", "multiply_row_pair"} <= seen

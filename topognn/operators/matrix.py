@@ -17,7 +17,7 @@ from torch import Tensor
 from topognn.encoding.rows import Direction, Rows
 from topognn.errors import GraphMemoryError, unknown_name
 from topognn.graph import MultipartiteGraph
-from topognn.kernels.products import BLOCK_BITS, GAP, multiply_row, multiply_row_pair
+from topognn.kernels.products import BLOCK_BITS, multiply_row, multiply_row_pair
 from topognn.operators.products import exact_convolutions, get_window, pull, push
 from topognn.operators.sparse import SparseWeights, pick_weights, prefers_sparse
 from topognn.plain_graph import Graph, PlainGraph, get_simple_rows
@@ -176,7 +176,7 @@ def prefers_rows(graph: MultipartiteGraph) -> bool:
 
 
 def spread(vectors: Tensor) -> Tensor:
-    """Return one vector, ``(1, nodes)``, or two side by side, ``(2, nodes)``, with a gap after every 1024 nodes; flat.
+    """Return one vector, ``(1, nodes)``, or two side by side, ``(2, nodes)``, with a gap of one after every 64; flat.
 
     That is how the rows' kernels want them. Feature maps are often 4 KB apart, where numbers take each other's place in
     the cache: a row of the matrix reads the same pixel of many maps.
@@ -184,7 +184,7 @@ def spread(vectors: Tensor) -> Tensor:
     columns = vectors[0] if len(vectors) == 1 else torch.complex(*vectors)
     blocks = -(-vectors.shape[1] >> BLOCK_BITS)
     whole = F.pad(columns, (0, (blocks << BLOCK_BITS) - vectors.shape[1]))
-    apart = F.pad(whole.view(blocks, 1 << BLOCK_BITS), (0, GAP)).flatten()
+    apart = F.pad(whole.view(blocks, 1 << BLOCK_BITS), (0, 1)).flatten()
     return apart if len(vectors) == 1 else torch.view_as_real(apart).flatten()
 
 

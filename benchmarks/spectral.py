@@ -30,6 +30,7 @@ from scipy.sparse import diags_array
 from scipy.sparse.linalg import eigsh
 
 import topognn
+from topognn.encoding.rows import allocate_rows
 from topognn.kernels.products import multiply_row
 from topognn.metrics import spectral_gap, spectral_radius
 from topognn.operators.matrix import spread
@@ -128,9 +129,9 @@ def product_bandwidth(repeats: int) -> dict[str, Any]:
     want = matrix @ x[0].numpy() + matrix.T @ x[0].numpy()
     assert np.allclose(y[0].numpy(), want, rtol=1e-4)
     moved = sum(t.numel() * t.element_size() for t in (rows.indptr, rows.indices, rows.weights, x, y))
-    source = torch.ones(moved // 8, dtype=torch.float32)  # read and written: as many bytes in all
-    target = torch.empty_like(source)
-    target.copy_(source)
+    # Read and written: as many bytes in all, in memory like that of the rows, with huge pages where Linux has them.
+    source, target = (allocate_rows(rows.indptr, moved // 8, torch.int32, False).indices for _ in range(2))
+    target.copy_(source.fill_(1))
     # By turns, since the bandwidth of a machine that others use too changes from one second to the next.
     turns = [(*times(product, 1), *times(lambda: target.copy_(source), 1)) for _ in range(repeats)]
     seconds, copy = (float(np.median(column)) for column in zip(*turns, strict=True))

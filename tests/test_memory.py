@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import nn
 import topognn
 from tests.memory import peak_bytes
 from tests.plain_graphs import path, shuffled
+from topognn.encoding.rows import allocate_rows
 from topognn.kernels import launch
 from topognn.metrics.components import connected_components
 from topognn.metrics.cores import _peel_in_rounds, core_numbers
@@ -37,6 +40,27 @@ def test_encoding_takes_at_most_twice_the_rows(name: str, sparsity: float, direc
     most, rows = peak_bytes(lambda: topognn.encode(layout, masks=masks).rows(direction, weighted=True))
     own = sum(t.numel() * t.element_size() for t in (rows.indptr, rows.indices, rows.weights))
     assert own < most <= 2 * own
+
+
+def test_large_rows_are_in_huge_pages_where_linux_has_them() -> None:
+    settings = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not settings.exists() or "[madvise]" not in settings.read_text():
+        pytest.skip("Linux does not let programs ask for huge pages here")
+    rows = allocate_rows(torch.zeros(2, dtype=torch.int64), 10_000_000, torch.int32, True)
+    for tensor in (rows.indices, rows.weights):
+        assert "hg" in flags_of(tensor.data_ptr() + 2**21)
+    assert "hg" not in flags_of(rows.indptr.data_ptr())
+
+
+def flags_of(address: int) -> list[str]:
+    """Return what Linux keeps of the mapping of an address of this process."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if match := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(match[1], 16) <= address < int(match[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise AssertionError("no mapping holds this address")
 
 
 def test_a_sparse_layer_is_never_copied_in_full() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from topognn.errors import GraphMemoryError
 
 _LITTLE = 2**24  # bytes that are there without asking, unless there is a limit
+_HUGE = 2**21  # bytes of a huge page, on most machines
 _limit: ContextVar[int | None] = ContextVar("topognn memory limit", default=None)
 
 
@@ -74,6 +77,20 @@ def return_freed_memory() -> None:
     """Give what the C library keeps of freed memory back to the system, where it can: it counts as held till then."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems have no malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def ask_for_huge_pages(tensor: Tensor) -> Tensor:
+    """Ask Linux, where it lets programs choose, to keep what is not yet written in pages of 2 MB; return the tensor.
+
+    To touch each page of 4 KB for the first time is a quarter of the time in which a CPU fills a graph's rows, and to
+    find them all again costs each reader some percent more.
+    """
+    if tensor.device.type == "cpu" and tensor.nbytes >= 2 * _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = tensor.data_ptr() + tensor.nbytes - begin
+        with contextlib.suppress(OSError, AttributeError):  # it is advice: without it, all is as it was
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), mmap.MADV_HUGEPAGE)
+    return tensor
 
 
 def _get_available(device: torch.device) -> int | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from topognn.encoding.kept import scan
-from topognn.encoding.rows import Direction, Rows
+from topognn.encoding.rows import Direction, Rows, allocate_rows
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.kernels.plain_rows import merge_row, repeat_row
@@ -110,7 +110,7 @@ class PlainGraph:
         num_entries = int(read(indptr[-1:])[0])
         if num_entries == rows.num_entries:
             return rows
-        made = Rows(indptr, rows.indices.new_empty(num_entries), rows.weights)
+        made = allocate_rows(indptr, num_entries, rows.indices.dtype, False)
         combine_row.launch(
             self.num_nodes,
             *(rows.indptr, rows.indices, rows.weights),
@@ -132,8 +132,7 @@ class PlainGraph:
             own = get_sources(out)
             degrees.scatter_add_(0, own.long(), (own == out.indices) * -times)
         num_entries = times * (out.num_entries - self._num_loops)
-        indices = out.indices.new_empty(num_entries)
-        made = Rows(scan(degrees), indices, out.weights.new_empty(num_entries if out.weights.numel() else 0))
+        made = allocate_rows(scan(degrees), num_entries, out.indices.dtype, out.weights.numel() > 0)
         merge_row.launch(
             self.num_nodes,
             *(out.indptr, out.indices, out.weights),

@@ -13,6 +13,7 @@ from torch import Tensor
 from topognn.encoding.kept import KeptWeights, scan
 from topognn.kernels.host import read
 from topognn.kernels.rows import combine_row, exchange_neighbors, fill_in, fill_out, sort_row
+from topognn.memory import ask_for_huge_pages
 from topognn.tracing.layout import Connection, Layout
 
 Direction = Literal["in", "out", "both"]
@@ -38,6 +39,13 @@ class Rows:
         return self.indices.numel()
 
 
+def allocate_rows(indptr: Tensor, num_entries: int, index_dtype: torch.dtype, weighted: bool) -> Rows:
+    """Return rows whose entries are still to be filled in, in memory that is cheap to touch."""
+    indices = torch.empty(num_entries, dtype=index_dtype, device=indptr.device)
+    weights = torch.empty(num_entries if weighted else 0, dtype=torch.float32, device=indptr.device)
+    return Rows(indptr, ask_for_huge_pages(indices), ask_for_huge_pages(weights))
+
+
 def build_rows(
     layout: Layout,
     kept: Sequence[KeptWeights],
@@ -51,12 +59,9 @@ def build_rows(
     ``degrees`` (int64, a node's number of entries in the wanted direction) and ``num_entries`` count parallel
     edges apart. Makes no host sync unless parallel edges are possible, and one then.
     """
-    device = degrees.device
     indptr = scan(degrees)
     cursor = indptr[:-1].clone()
-    indices = torch.empty(num_entries, dtype=layout.index_dtype, device=device)
-    weights = torch.empty(num_entries if weighted else 0, dtype=torch.float32, device=device)
-    rows = Rows(indptr, indices, weights)
+    rows = allocate_rows(indptr, num_entries, layout.index_dtype, weighted)
     # Within a row, in-edges ascend with the source and come before out-edges, which ascend with the target.
     order = range(len(kept))
     if direction != "out":
@@ -150,9 +155,7 @@ def _tidy(layout: Layout, rows: Rows, unsorted: Sequence[int]) -> Rows:
         return rows
     indptr = scan(distinct)
     (num_entries,) = read(indptr[-1:])
-    combined = Rows(indptr, rows.indices.new_empty(int(num_entries)), rows.weights.new_empty(0))
-    if rows.weights.numel():
-        combined = dataclasses.replace(combined, weights=rows.weights.new_empty(int(num_entries)))
+    combined = allocate_rows(indptr, int(num_entries), rows.indices.dtype, rows.weights.numel() > 0)
     combine_row.launch(
         layout.num_nodes,
         *(rows.indptr, rows.indices, rows.weights),

@@ -10,7 +10,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from topognn.encoding.rows import Rows
+from topognn.encoding.rows import Rows, allocate_rows
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.launch import get_num_threads
 from topognn.kernels.motifs import count_wedges, sum_shared
@@ -150,7 +150,7 @@ def _rank(rows: Rows, nodes: int) -> tuple[Tensor, Rows, Tensor]:
     ranks = torch.arange(nodes, device=degrees.device)
     keys = torch.empty_like(order).scatter_(0, order, ranks) + (group << RANK_BITS)
     indptr = torch.cat([degrees.new_zeros(1), degrees[order].cumsum(0)])
-    ranked = Rows(indptr, torch.empty_like(rows.indices), rows.weights.new_empty(0))
+    ranked = allocate_rows(indptr, rows.num_entries, rows.indices.dtype, False)
     splits = torch.empty_like(order)
     rank_row.launch(nodes, rows.indptr, rows.indices, order, keys, indptr, ranked.indices, splits)
     return order, ranked, splits

@@ -15,15 +15,16 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
-import connectivity
 import numpy as np
-from connectivity import Contestant
+import race
 from encode import forget_high_water, high_water, high_water_of
+from graphs import GRAPHS, simplified
+from libraries import Contestant
+from machine import use_threads
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import topognn
 from topognn.metrics.components import connected_components
 from topognn.metrics.cores import core_numbers
 from topognn.metrics.cuts import Biconnectivity, biconnectivity
@@ -80,7 +81,7 @@ def canonical(bridges: Any, points: Any) -> NDArray[Any]:
     return np.concatenate([ends.ravel(), np.sort(np.asarray(points, dtype=np.int64))])
 
 
-connectivity.OPERATIONS = {
+OPERATIONS = {
     "bridges and points": [
         ours(),
         Contestant(
@@ -106,8 +107,8 @@ MEMORY: dict[str, Callable[[PlainGraph], Any]] = {
 
 def peak(name: str) -> dict[str, float]:
     """Run in a process of its own: bytes that each analysis took beyond the rows."""
-    topognn.set_num_threads(connectivity.THREADS)
-    small, graph = connectivity.simplified(3, np.array([[0, 1]])), connectivity.GRAPHS[name]()
+    use_threads()
+    small, graph = simplified(3, np.array([[0, 1]])), GRAPHS[name]()
     assert graph.simple.num_entries == 2 * graph.num_edges
     found: dict[str, float] = {"nodes": graph.num_nodes, "edges": graph.num_edges}
     for operation, run in MEMORY.items():
@@ -133,4 +134,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--peak"]:
         print(json.dumps(peak(sys.argv[2])))
     else:
-        Console(width=140).print(memory_table(connectivity.main()))
+        Console(width=140).print(memory_table(race.main(__doc__, OPERATIONS)))

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from connectivity import write
 from large import STEPS, build
+from machine import write
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torchvision
-from connectivity import THREADS, write
+from machine import THREADS, use_threads, write
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -127,8 +127,7 @@ def main() -> None:
     parser.add_argument("--measure", choices=NETWORKS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    topognn.set_num_threads(THREADS)
+    use_threads()
     if options.measure:
         print(json.dumps(measure(options.measure)))
         return

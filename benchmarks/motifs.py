@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import torch
-from connectivity import THREADS, network, simplified, to_igraph, to_scipy
+from graphs import network, simplified
+from libraries import to_igraph, to_scipy
+from machine import THREADS, use_threads
 from rich.console import Console
 from rich.table import Table
 
-import topognn
 from topognn.metrics.motifs import motifs4
 from topognn.plain_graph import PlainGraph
 
@@ -131,8 +131,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    topognn.set_num_threads(THREADS)
+    use_threads()
     table = Table("graph", "edges", "motifs", "library", "best s", "conversion s", "times ours")
     records: list[dict[str, Any]] = []
     for name in options.only:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
-from connectivity import THREADS, Contestant, table_of, timed, write
+from libraries import Contestant
+from machine import use_threads, write
+from race import table_of, timed
 from rich.console import Console
 
 import topognn
@@ -58,8 +60,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    topognn.set_num_threads(THREADS)
+    use_threads()
     records: list[dict[str, Any]] = []
     for name, arguments in GRAPHS.items():
         graph = encode(*arguments)

@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from connectivity import THREADS, write
 from encode import forget_high_water, high_water
 from large import build, check
+from machine import THREADS, use_threads, write
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -77,8 +76,7 @@ def main() -> None:
     parser.add_argument("--measure", choices=NETWORKS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    topognn.set_num_threads(THREADS)
+    use_threads()
     if options.measure:
         print(json.dumps(measure(options.measure)))
         return

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torchvision
-from connectivity import THREADS
 from encode import forget_high_water, high_water
 from large import check
+from machine import THREADS, use_threads
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -191,8 +191,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="try again what failed")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    topognn.set_num_threads(THREADS)
+    use_threads()
     if options.measure:
         print(json.dumps(measure(Point(*json.loads(options.measure)))))
         return

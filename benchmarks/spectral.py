@@ -23,7 +23,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 import numpy as np
 import torch
-from connectivity import THREADS, write
+from machine import THREADS, use_threads, write
 from rich.console import Console
 from rich.table import Table
 from scipy.sparse import diags_array
@@ -155,8 +155,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    topognn.set_num_threads(THREADS)
+    use_threads()
     records = [measure(name, options.golden, options.repeats) for name in options.only]
     product = product_bandwidth(4 * options.repeats)
     console = Console()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from connectivity import THREADS, write
+from machine import use_threads, write
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -114,8 +114,7 @@ def main() -> None:
     if unknown := [name for name in options.names if name not in known]:
         parser.error(f"torchvision has no classification model {unknown[0]!r}")
     if options.measure:
-        torch.set_num_threads(THREADS)
-        topognn.set_num_threads(THREADS)
+        use_threads()
         print(json.dumps(measure(options.names[0], options.sparsity)))
         return
     records: dict[str, dict[str, Any]] = {}

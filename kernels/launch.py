@@ -125,7 +125,7 @@ class Kernel:
             loop(0, items, *arrays)
             return
         loop(0, 0, *arrays)  # compile (or load) once, before the threads race for it
-        parts = iter(divide(items, threads))
+        parts = iter(divide(items, threads, max(1, int(SERIAL_BELOW / 2 / work))))
 
         def run() -> None:
             for start, stop in parts:  # next() on a tuple's iterator is atomic
@@ -161,15 +161,17 @@ class Kernel:
 
 
 @functools.lru_cache(maxsize=256)
-def divide(items: int, threads: int) -> tuple[tuple[int, int], ...]:
+def divide(items: int, threads: int, least: int) -> tuple[tuple[int, int], ...]:
     """Cut items into parts that threads fetch as they go: ever smaller, so that all end at once, uneven as items are.
 
-    >>> divide(10, 2)
-    ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (8, 9), (9, 10))
+    None has fewer than ``least`` items but the last: a part costs 10 microseconds itself.
+
+    >>> divide(32, 2, 3)
+    ((0, 3), (3, 6), (6, 9), (9, 12), (12, 15), (15, 18), (18, 21), (21, 24), (24, 27), (27, 30), (30, 32))
     """
     parts, start = [], 0
     while start < items:
-        size = max(1, items // (threads * 64), (items - start) // (threads * 8))
+        size = max(least, items // (threads * 64), (items - start) // (threads * 8))
         parts.append((start, min(items, start + size)))
         start += size
     return tuple(parts)

@@ -24,12 +24,12 @@ import numpy as np
 import scipy.sparse
 import torch
 import torchvision
+from machine import THREADS, use_threads
 from rich.console import Console
 from rich.table import Table
 
 import topognn
 
-THREADS = 2
 GRAPHS = {  # name: (model, side of its input, sparsity of an ERK mask, runs)
     "conv6 at 99.5 %": ("conv6", 32, 0.995, 20),
     "resnet20 at 95 %": ("resnet20", 32, 0.95, 20),
@@ -187,8 +187,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write results as JSON")
     parser.add_argument("--peak", choices=GRAPHS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    topognn.set_num_threads(THREADS)
+    use_threads()
     if arguments.peak:
         print(json.dumps(peak(arguments.peak)))
         return

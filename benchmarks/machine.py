@@ -9,8 +9,6 @@ import platform
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_WAIT_POLICY"] = "passive"  # the libraries' idle threads must not take the other's core
-
 import torch
 
 import topognn

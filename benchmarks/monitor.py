@@ -31,6 +31,7 @@ os.environ["OMP_WAIT_POLICY"] = "passive"  # idle threads must not take the othe
 
 import torch
 import torch.nn.functional as F
+from machine import THREADS, use_threads
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -41,7 +42,6 @@ from topognn.files import replacing
 from topognn.monitoring.monitor import CHEAP
 from topognn.pruning.dynamic import RigL
 
-THREADS = 2
 SHAPE = (3, 32, 32)
 EVERY = 100
 LIMITS = {"cheap, one layer changed": 0.05, f"all, every {EVERY} steps": 0.10}
@@ -77,8 +77,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=4, help="hundreds of steps")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    topognn.set_num_threads(THREADS)
+    use_threads()
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     model = topognn.get_model("resnet20").to(memory_format=torch.channels_last)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from pathlib import Path
 from typing import Any
+
+# Before any of them is imported, torch included.
+os.environ["OMP_WAIT_POLICY"] = "passive"  # the libraries' idle threads must not take the other's core
 
 import numpy as np
 from graphs import GRAPHS

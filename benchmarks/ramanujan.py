@@ -27,6 +27,7 @@ os.environ["OMP_WAIT_POLICY"] = "passive"  # idle threads must not take the othe
 
 import numpy as np
 import torch
+from machine import THREADS, use_threads
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -34,7 +35,6 @@ from torch import Tensor, nn
 import topognn
 from topognn.baselines.classes import get_blocks
 
-THREADS = 2
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 LARGE = "linear 4096 x 14336, 50 %"
 Case = tuple[nn.Module, dict[str, Tensor]]
@@ -175,8 +175,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    topognn.set_num_threads(THREADS)
+    use_threads()
     if options.alone:
         print(json.dumps(measure(options.only[0], options.repeats)))
         return

@@ -82,8 +82,8 @@ def return_freed_memory() -> None:
 def ask_for_huge_pages(tensor: Tensor) -> Tensor:
     """Ask Linux, where it lets programs choose, to keep what is not yet written in pages of 2 MB; return the tensor.
 
-    To touch each page of 4 KB for the first time is a quarter of the time in which a CPU fills a graph's rows, and to
-    find them all again costs each reader some percent more.
+    To touch each page of 4 KB for the first time is a good part of the time in which a CPU fills a graph's rows, and to
+    find them all again costs each reader some more.
     """
     if tensor.device.type == "cpu" and tensor.nbytes >= 2 * _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE

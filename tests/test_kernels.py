@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import re
 import subprocess
@@ -201,11 +202,14 @@ def test_missing_numba_cuda_says_how_to_install_it(monkeypatch: pytest.MonkeyPat
 
 @in_simulator
 def test_a_numpy_that_numba_cuda_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(name: str) -> None:
-        raise AttributeError("module 'numpy' has no attribute 'row_stack'")
+    import_module = importlib.import_module
 
-    launch.import_cuda()  # all of numba-cuda but what the first compilation imports, by the same function
-    monkeypatch.setattr(launch.importlib, "import_module", refuse)
+    def refuse(name: str, *package: str) -> object:
+        if name == "numba.cuda.np.arrayobj":
+            raise AttributeError("module 'numpy' has no attribute 'row_stack'")
+        return import_module(name, *package)
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
     with pytest.raises(topognn.DeviceError, match=r"numba-cuda .* does not work with NumPy .*row_stack.*numpy<2\.5"):
         launch.import_cuda()
 

@@ -1,8 +1,8 @@
 """Leading eigenvalues of a graph's matrices, which in large networks live in a few layers.
 
 They are first sought in the two partitions that bound them the least, which tells how large they are; then in all those
-where their vectors are (:mod:`topognn.metrics.decay`), if that is a fraction of the work; and the whole network's
-search starts from what was found last.
+where their vectors are (:mod:`topognn.metrics.decay`), if that is a fraction of the work, from standing waves over the
+maps (:mod:`topognn.metrics.waves`); and the whole network's search starts from what was found last.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from torch import Tensor
 from topognn.errors import ConvergenceError
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
-from topognn.lanczos import Eigenpairs, Which, find_eigenpairs
+from topognn.lanczos import Eigenpairs, Which, draw_start, find_eigenpairs
 from topognn.metrics.decay import find_widest, find_window, limit_blocks
+from topognn.metrics.waves import find_largest_map, make_waves
 from topognn.operators.matrix import Route, pick_products
 from topognn.operators.sides import Products
 from topognn.plain_graph import Graph
@@ -32,6 +33,7 @@ _ROUGH = 0.1  # or fewer, if this is the tolerance that they are found to
 _FIRST_SHARE = 0.125  # of the nodes, that two partitions may have to be worth a glimpse
 _SHARE = 0.5  # of the nodes, that partitions may have to be worth a search of their own
 _NEW = 0.1  # share of new directions where a search begins near what the last one found
+_RANDOM = 0.01  # share of random directions beside waves
 
 
 class Problem(NamedTuple):
@@ -107,13 +109,21 @@ def find_leading(
         except ConvergenceError as error:
             found = cast(Eigenpairs, error.found)
         (least,) = read(found.values[-1:].abs())
+        number, first = find_largest_map(graph, (few[0], few[-1])), inner.nodes.start
         few = find_window(norms, math.sqrt(least) if squared else least)
         if everywhere := _get_share(graph, few) > _SHARE:
             vectors = found.foremost[:_BLOCK]
         else:
+            rough = narrow.spread(found.foremost[:1])[0]
             inner = products.narrow(few)
             narrow = pose(inner, dtype)
-            vectors = solve(narrow).foremost
+            start = None
+            if number is not None:
+                part = graph.partitions[number]
+                waves = make_waves(graph, number, rough[part.offset - first : part.end - first], count)
+                waves = F.pad(waves, (part.offset - inner.nodes.start, inner.nodes.stop - part.end))
+                start = narrow.collect(_mix(waves, draw_start(*waves.shape, 0, waves.device, dtype), _RANDOM))
+            vectors = solve(narrow, start).foremost
         padding = (inner.nodes.start, graph.num_nodes - inner.nodes.stop)
         start = problem.collect(F.pad(narrow.spread(vectors), padding))
         return _mix(start, problem.start[: len(start)]) if everywhere else start
@@ -152,10 +162,10 @@ def begin(graph: Graph, name: str, start: Tensor) -> Tensor:
     return _mix(known.to(start.dtype), start)  # the foremost one may be another by now
 
 
-def _mix(known: Tensor, start: Tensor) -> Tensor:
+def _mix(known: Tensor, start: Tensor, share: float = _NEW) -> Tensor:
     """Return known vectors with a little of ``start``, so that what they lack has a chance."""
     tiny = torch.finfo(start.dtype).tiny
-    return F.normalize(known, dim=1, eps=tiny) + _NEW * F.normalize(start, dim=1, eps=tiny)
+    return F.normalize(known, dim=1, eps=tiny) + share * F.normalize(start, dim=1, eps=tiny)
 
 
 def remember(graph: Graph, name: str, found: Eigenpairs) -> Eigenpairs:

@@ -61,7 +61,7 @@ def find_adjacency_eigenvalues(
         gram = Gram(graph, sides, products)
         start = _start(pairs, gram.collect(_narrow(degrees, products, dtype)))
         # The smaller side of a few partitions may be the larger side of all: vectors go by way of both.
-        return Problem(gram, start, lambda x: gram.spread(x) + gram.cross(x), gram.collect)
+        return Problem(gram, start, lambda x: gram.spread(x) + gram.cross(x), gram.gather)
 
     squares = find_leading(
         graph, name, pose_one_side, pairs, squared=True, weighted=weighted, tolerance=tolerance, route=route

@@ -56,6 +56,10 @@ class Gram:
         """Return the values of the smaller side's nodes."""
         return torch.cat([x[:, first:end] for first, end in self._ranges], 1)
 
+    def gather(self, x: Tensor) -> Tensor:
+        """Return the values of the smaller side's nodes, and B times those of the larger side's."""
+        return self.collect(x + self._half(x, self._small))
+
     def _half(self, x: Tensor, side: tuple[int, ...]) -> Tensor:
         if self._scale is None:
             return self._products.adjacency(x, side)

@@ -1,0 +1,102 @@
+"""Standing waves that a search for eigenvectors starts from: closed forms, and how much shorter the search is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import topognn
+from topognn.metrics import leading
+from topognn.metrics.spectral import find_adjacency_eigenvalues
+from topognn.metrics.waves import find_largest_map, make_waves
+from topognn.operators.sides import find_sides
+
+
+def keep_all(model: nn.Module, shape: tuple[int, ...]) -> topognn.MultipartiteGraph:
+    masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in model.named_parameters() if w.dim() > 1}
+    return topognn.encode(model, shape, masks)
+
+
+@pytest.mark.parametrize("sides", [(7,), (5, 6), (9, 1), (3, 4, 5)])
+def test_waves_are_the_singular_vectors_of_a_convolution_by_ones(sides: tuple[int, ...]) -> None:
+    """Of three taps an axis: sums of a place and its neighbours, whose factor is 1 + 2 cos(pi k / (side + 1))."""
+    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(sides) - 1]
+    model = nn.Sequential(kind(1, 1, 3, padding=1, bias=False))
+    nn.init.ones_(model[0].weight)
+    graph = keep_all(model, (1, *sides))
+    waves = make_waves(graph, 1, torch.ones(graph.partitions[1].size, dtype=torch.float64), 2)
+    axes = [axis for axis, side in enumerate(sides) if side > 1]
+    assert len(waves) == 1 + len(axes)
+    there = topognn.linear_operator(graph, "out"), topognn.linear_operator(graph, "in")
+    for row, slower in zip(waves, [None, *axes], strict=True):
+        orders = [2 if axis == slower else 1 for axis in range(len(sides))]
+        factor = math.prod(1 + 2 * math.cos(math.pi * k / (n + 1)) for k, n in zip(orders, sides, strict=True))
+        whole = torch.cat([torch.zeros(graph.partitions[0].size), row])
+        back = there[1](there[0](whole))[graph.partitions[1].offset :]
+        assert torch.allclose(back, factor**2 * row, atol=1e-6)
+    assert (waves[0] > 0).all()
+    products = waves @ waves.T
+    assert torch.allclose(products, products.diagonal().diag(), atol=1e-9)  # orthogonal to each other
+
+
+def test_waves_have_the_profile_of_a_vector() -> None:
+    graph = keep_all(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1)), (2, 4, 5))
+    profile = torch.tensor([0.5, 0.0, -2.0])
+    wave = make_waves(graph, 1, torch.ones(60), 1)[0]
+    vector = (profile[:, None] * wave.view(3, 20)).flatten()
+    assert torch.allclose(make_waves(graph, 1, vector, 1)[0], vector, atol=1e-6)
+    assert make_waves(graph, 1, torch.zeros(60), 3).count_nonzero() == 0
+
+
+def test_maps_are_where_channels_come_first() -> None:
+    graph = keep_all(nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.Flatten(), nn.Linear(8, 3)), (1, 5, 5))
+    assert find_largest_map(graph, (0, 1)) == 0  # 25 places, and 4
+    assert find_largest_map(graph, (1, 2)) == 1
+    graph = keep_all(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5)), (3, 4))  # three tokens
+    assert find_largest_map(graph, (0, 1)) is None
+    graph = keep_all(nn.Sequential(nn.Conv2d(4, 2, 1), nn.Conv2d(2, 2, 1)), (4, 1, 1))
+    assert find_largest_map(graph, (0, 1)) is None
+
+
+@pytest.mark.parametrize("skip", [False, True])  # with two sides, and without
+def test_a_search_on_large_maps_is_shorter_from_waves(skip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(2, 2, 3, padding=1, bias=False) for _ in range(12))
+
+        def forward(self, x: Tensor) -> Tensor:
+            maps = [x]
+            for number, conv in enumerate(self.convs):
+                maps.append(conv(maps[-1]) + (maps[-2] if skip and number == 10 else 0))
+            return maps[-1]
+
+    torch.manual_seed(0)
+    model = Net()
+    with torch.no_grad():
+        for conv in model.convs:
+            conv.weight.abs_()
+        model.convs[4].weight *= 30
+    masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in model.named_parameters()}
+    layout = topognn.trace(model, (2, 96, 96), shortcuts="all" if skip else "parametric")
+    graph = topognn.encode(layout, masks=masks)
+    assert (find_sides(graph) is None) == skip
+    monkeypatch.setattr(leading, "_FIRST_SHARE", 0.2)
+    found, find_eigenpairs = [], leading.find_eigenpairs
+
+    def note(*args: Any, **options: Any) -> Any:
+        found.append(find_eigenpairs(*args, **options))
+        return found[-1]
+
+    monkeypatch.setattr(leading, "find_eigenpairs", note)
+    with_waves = find_adjacency_eigenvalues(graph)
+    vectors = sum(pairs.products * len(pairs.foremost) for pairs in found)
+    found.clear()
+    monkeypatch.setattr(leading, "find_largest_map", lambda *_: None)
+    without = find_adjacency_eigenvalues(graph)
+    assert vectors < 0.8 * sum(pairs.products * len(pairs.foremost) for pairs in found)
+    assert with_waves.abs().tolist() == pytest.approx(without.abs().tolist(), rel=1e-6)

@@ -46,6 +46,7 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "numba>=0.60",
+        "filelock>=3.12",
         "rich>=13",
         "typer>=0.12",
         "safetensors>=0.4",

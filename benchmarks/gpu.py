@@ -24,7 +24,8 @@ from rich.progress import track
 from rich.table import Table
 
 import topognn
-from topognn.kernels.launch import LEAST_BLOCKS, THREADS_PER_BLOCK, import_cuda
+from topognn.kernels.compiling import import_cuda
+from topognn.kernels.launch import LEAST_BLOCKS, THREADS_PER_BLOCK
 from topognn.kernels.products import multiply_row
 from topognn.kernels.taps import count_kept
 from topognn.metrics import spectral_gap, spectral_radius

@@ -27,7 +27,7 @@ from rich.table import Table
 
 import topognn.kernels
 from topognn.errors import DeviceError
-from topognn.kernels import launch
+from topognn.kernels import compiling, launch
 
 ARCHITECTURES = ((7, 5), (8, 0), (9, 0), (10, 0))
 
@@ -75,14 +75,14 @@ def _version(ptxas: str) -> tuple[int, ...]:
 
 def compile_ptx(kernel: launch.Kernel, signature: str, architecture: tuple[int, int]) -> str:
     """Return a kernel's PTX for a compute capability; no GPU and no driver is needed."""
-    cuda = launch.import_cuda()
+    cuda = compiling.import_cuda()
     dispatcher = importlib.import_module("numba.cuda.dispatcher")
     # The dispatcher of a device function asks the driver which GPU is there.
     vars(dispatcher)["get_current_device"] = lambda: SimpleNamespace(compute_capability=architecture)
     arguments, _ = sigutils.normalize_signature(f"void({signature})")
     return str(
         cuda.compile(
-            launch.cuda_loop(kernel.body),
+            compiling.cuda_loop(kernel.body),
             (types.int64, types.int64, *arguments),
             cc=architecture,
             device=False,

@@ -5,10 +5,9 @@ A kernel is one Python function for one work item, ``body(i, lane, width, *args)
 * a loop over a chunk of items on the CPU, compiled by ``numba.njit`` and run by a small thread pool, and
 * a grid-stride loop on CUDA, compiled by ``numba.cuda`` and launched on torch's current stream,
 
-so the logic that runs on a GPU is the logic that every CPU test runs. ``width`` threads, numbered by
-``lane``, share an item: one on the CPU, up to a warp on CUDA, so that neighbouring threads touch
-neighbouring addresses. Names that differ by machine (:mod:`topognn.kernels.primitives`) are bound by
-rebuilding the body with the machine's own globals.
+so the logic that runs on a GPU is the logic that every CPU test runs (:mod:`topognn.kernels.compiling`). ``width``
+threads, numbered by ``lane``, share an item: one on the CPU, up to a warp on CUDA, so that neighbouring threads touch
+neighbouring addresses.
 
 Under ``FakeTensorMode`` a launch is checked and recorded in :data:`recorded`, not run.
 """
@@ -16,22 +15,18 @@ Under ``FakeTensorMode`` a launch is checked and recorded in :data:`recorded`, n
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 import os
-import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from typing import Any, NamedTuple
 
-import numba
-import numpy
 import torch
 from torch._subclasses import FakeTensor
 
 from topognn.errors import DeviceError
 from topognn.kernels import cuda_launch
+from topognn.kernels.compiling import compile_cpu, compile_cuda, import_cuda, lock_cache
 
 WARP = 32
 THREADS_PER_BLOCK = 128
@@ -98,6 +93,7 @@ class Kernel:
         self.signatures = signatures
         self._on_cpu: Any = None
         self._on_cuda: Any = None
+        self._loaded: set[tuple[Any, ...]] = set()  # argument types that the CPU's loop is compiled for
         self._functions: dict[tuple[Any, ...], cuda_launch.Function | None] = {}  # compiled, by device and types
 
     def launch(self, items: int, *args: Any, work: float = 1) -> None:
@@ -120,11 +116,14 @@ class Kernel:
             self._on_cpu = compile_cpu(self.body, self.fastmath)
         loop = self._on_cpu
         arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in args]
+        if (kinds := cuda_launch.get_kinds(args)) not in self._loaded:
+            with lock_cache(loop):
+                loop(0, 0, *arrays)
+            self._loaded.add(kinds)
         threads = min(get_num_threads(), items)
         if threads == 1 or items * work < SERIAL_BELOW:
             loop(0, items, *arrays)
             return
-        loop(0, 0, *arrays)  # compile (or load) once, before the threads race for it
         parts = iter(divide(items, threads, max(1, int(SERIAL_BELOW / 2 / work))))
 
         def run() -> None:
@@ -153,9 +152,10 @@ class Kernel:
                     return
             cuda = import_cuda()
             if self._on_cuda is None:
-                self._on_cuda = cuda.jit(cache=True)(cuda_loop(self.body))
+                self._on_cuda = compile_cuda(self.body)
             arrays = [cuda.as_cuda_array(a, sync=False) if isinstance(a, torch.Tensor) else a for a in args]
-            self._on_cuda[blocks, THREADS_PER_BLOCK, cuda.external_stream(stream)](items, width, *arrays)
+            with lock_cache(self._on_cuda):
+                self._on_cuda[blocks, THREADS_PER_BLOCK, cuda.external_stream(stream)](items, width, *arrays)
             if key not in self._functions:
                 self._functions[key] = cuda_launch.find_function(self._on_cuda, (items, width, *arrays))
 
@@ -196,69 +196,6 @@ def kernel(*signatures: str, fastmath: bool = False, lanes: int = WARP) -> Calla
         return made
 
     return register
-
-
-def compile_cpu(body: Callable[..., None], fastmath: bool = False) -> Any:
-    """Return the compiled loop ``(start, stop, *args)`` over a body; cached on disk.
-
-    A body owns none of its arrays and allocates nothing, so Numba's reference counting is left out
-    (``_nrt=False``): two atomic operations an array and item, up to ten times the work of a short row.
-    """
-    source = "def {name}(start, stop, {args}):\n for i in range(start, stop):\n  body(i, 0, 1, {args})\n"
-    flags = {"reassoc", "contract"} if fastmath else False  # NaN and infinity keep their meaning
-    compiled = numba.njit(nogil=True, forceinline=True, _nrt=False, fastmath=flags)(body)
-    return numba.njit(nogil=True, cache=True, _nrt=False)(_loop(source, body, compiled, {}))
-
-
-def cuda_loop(body: Callable[..., None]) -> Callable[..., None]:
-    """Return the grid-stride loop ``(items, width, *args)`` over a body, ready for ``numba.cuda.jit``."""
-    cuda = import_cuda()
-    from topognn.kernels.cuda_primitives import BY_NAME
-
-    source = (
-        "def {name}(items, width, {args}):\n"
-        " thread = cuda.grid(1)\n"
-        " for i in range(thread // width, items, cuda.gridsize(1) // width):\n"
-        "  body(i, thread % width, width, {args})\n"
-    )
-    rebound = types.FunctionType(body.__code__, {**body.__globals__, **BY_NAME}, body.__name__)
-    return _loop(source, body, cuda.jit(device=True)(rebound), {"cuda": cuda})
-
-
-def _loop(source: str, body: Callable[..., None], compiled: Any, names: dict[str, Any]) -> Callable[..., None]:
-    """Write a loop over ``body`` that bears the body's own file, line and name.
-
-    Numba keeps compiled code on disk by those three and the bytecode; a closure would never be found again
-    by the next process, so the compiled body stands among the loop's globals.
-    """
-    args = ", ".join(body.__code__.co_varnames[3 : body.__code__.co_argcount])
-    scope = {"body": compiled, "__name__": body.__module__, **names}
-    exec(source.format(name=body.__name__, args=args), scope)
-    made: types.FunctionType = scope[body.__name__]
-    made.__code__ = made.__code__.replace(
-        co_filename=body.__code__.co_filename, co_firstlineno=body.__code__.co_firstlineno
-    )
-    return made
-
-
-def import_cuda() -> Any:
-    """Return ``numba.cuda``, or raise a :class:`DeviceError` that says how to install it."""
-    try:
-        from numba import cuda
-    except ImportError:
-        cuda = None
-    if cuda is None or "numba_cuda" not in str(cuda.__file__):
-        major = (torch.version.cuda or "13").split(".")[0]
-        raise DeviceError(f"CUDA kernels need numba-cuda: pip install 'topognn[cuda{major}]'")
-    if not numba.config.ENABLE_CUDASIM:
-        try:  # what the first compilation imports
-            importlib.import_module("numba.cuda.np.arrayobj")
-        except AttributeError as error:  # of NumPy
-            raise DeviceError(
-                f"numba-cuda {metadata.version('numba-cuda')} does not work with NumPy {numpy.__version__} ({error}): "
-                "pip install 'numpy<2.5', or a numba-cuda that does"
-            ) from None
-    return cuda
 
 
 def check_device(device: torch.device | str) -> torch.device:

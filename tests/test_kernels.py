@@ -9,15 +9,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numba
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from numba.core import sigutils, types
 
 import topognn
-from topognn.kernels import check, cuda_launch, launch
+from topognn.kernels import check, compiling, cuda_launch, launch
 from topognn.kernels.primitives import atomic_add, atomic_cas, atomic_max, atomic_min
 
 in_simulator = pytest.mark.skipif(numba.config.ENABLE_CUDASIM, reason="the simulator replaces the compiler")
@@ -158,6 +160,27 @@ def test_next_process_finds_compiled_kernels(tmp_path: Path) -> None:
     assert found_again == compiled
 
 
+def test_the_first_launch_of_a_type_holds_the_lock(tmp_path: Path) -> None:
+    """Numba's index of a function's files would otherwise lose what two processes add at once."""
+    kernel, held = launch.Kernel(contend_add, ()), []
+
+    def loop(start: int, stop: int, sums: Any) -> None:
+        lock = FileLock(tmp_path / "contend_add.lock", timeout=0)
+        try:
+            lock.acquire()
+            lock.release()
+            held.append(False)
+        except Timeout:
+            held.append(True)
+
+    kernel._on_cpu = loop
+    loop.stats, loop.py_func = SimpleNamespace(cache_path=str(tmp_path)), contend_add  # type: ignore[attr-defined]
+    kernel.launch(1, torch.zeros(1))
+    kernel.launch(1, torch.zeros(2))
+    kernel.launch(1, torch.zeros(1, dtype=torch.float64))
+    assert held == [True, False, False, True, False]
+
+
 def test_a_forked_child_can_launch() -> None:
     code = (
         "import os, topognn, torch\n"
@@ -197,7 +220,7 @@ def test_missing_numba_cuda_says_how_to_install_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "numba.cuda", None)
     monkeypatch.delattr(numba, "cuda", raising=False)
     with pytest.raises(topognn.DeviceError, match=r"pip install 'topognn\[cuda1[23]\]'"):
-        launch.import_cuda()
+        compiling.import_cuda()
 
 
 @in_simulator
@@ -211,7 +234,7 @@ def test_a_numpy_that_numba_cuda_does_not_know_is_named(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(importlib, "import_module", refuse)
     with pytest.raises(topognn.DeviceError, match=r"numba-cuda .* does not work with NumPy .*row_stack.*numpy<2\.5"):
-        launch.import_cuda()
+        compiling.import_cuda()
 
 
 def test_kernels_refuse_strided_tensors() -> None:

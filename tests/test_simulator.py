@@ -17,7 +17,7 @@ from numba import cuda
 import topognn
 from tests.architectures import NAMED, Architecture
 from topognn.encoding.rows import Rows
-from topognn.kernels import launch
+from topognn.kernels import compiling, launch
 from topognn.kernels.rows import exchange_neighbors
 from topognn.metrics.neighbors import count_two_hop_by_rows
 from topognn.positions.counting import count_listed
@@ -40,7 +40,7 @@ def simulated(width: int, seen: set[str]) -> Iterator[None]:
 
     def on_simulator(kernel: launch.Kernel, items: int, args: tuple[Any, ...], work: float) -> None:
         if kernel.name not in compiled:
-            compiled[kernel.name] = cuda.jit(launch.cuda_loop(kernel.body))
+            compiled[kernel.name] = cuda.jit(compiling.cuda_loop(kernel.body))
         seen.add(kernel.name)
         arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in args]
         shared = min(width, kernel.lanes)

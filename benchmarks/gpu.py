@@ -91,7 +91,9 @@ def measure(name: str, device: torch.device, repeats: int) -> dict[str, Any]:
     for metric, value in there[0][1].items():
         got = here[0][1][metric]
         scale = 1e-5 if metric in LOOSE else 1e-9 if isinstance(value, float) else 0
-        assert abs(got - value) <= scale * abs(value), (name, metric, value, got)
+        # A gap is a difference of eigenvalues, each found to 1e-6 of the largest.
+        away = 1e-6 * there[0][1]["spectral_radius"] if metric == "spectral_gap" else 0
+        assert abs(got - value) <= scale * abs(value) + away, (name, metric, value, got)
     best = [{step: min(run[0][step] for run in runs[-repeats:]) for step in runs[0][0]} for runs in (there, here)]
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     first = sum(here[0][0].values())
@@ -149,7 +151,7 @@ def product_bandwidth(device: torch.device, repeats: int) -> dict[str, Any]:
         matrix = torch.sparse_csr_tensor(*parts, size, check_invariants=False)
     runs = {
         "ours": lambda: multiply_row.launch(
-            graph.num_nodes, 0, rows.indptr, rows.indices, rows.weights, spread(x), y, work=work
+            graph.num_nodes, 0, rows.indptr, rows.indices, rows.weights, *spread(x), y, work=work
         ),
         "copy": lambda: target.copy_(source),
         "torch": lambda: matrix @ x[0],

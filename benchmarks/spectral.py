@@ -122,7 +122,7 @@ def product_bandwidth(repeats: int) -> dict[str, Any]:
     work = rows.num_entries / graph.num_nodes
 
     def product() -> None:
-        multiply_row.launch(graph.num_nodes, 0, rows.indptr, rows.indices, rows.weights, spread(x), y, work=work)
+        multiply_row.launch(graph.num_nodes, 0, rows.indptr, rows.indices, rows.weights, *spread(x), y, work=work)
 
     product()
     matrix = topognn.to_scipy(graph)

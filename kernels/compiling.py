@@ -6,10 +6,9 @@ globals.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def compile_cpu(body: Callable[..., None], fastmath: bool = False) -> Any:
     source = "def {name}(start, stop, {args}):\n for i in range(start, stop):\n  body(i, 0, 1, {args})\n"
     flags = {"reassoc", "contract"} if fastmath else False  # NaN and infinity keep their meaning
     compiled = numba.njit(nogil=True, forceinline=True, _nrt=False, fastmath=flags)(body)
-    return numba.njit(nogil=True, cache=True, _nrt=False)(_loop(source, body, compiled, {}))
+    return lock_saves(numba.njit(nogil=True, cache=True, _nrt=False)(_loop(source, body, compiled, {})))
 
 
 def cuda_loop(body: Callable[..., None]) -> Callable[..., None]:
@@ -51,22 +50,27 @@ def cuda_loop(body: Callable[..., None]) -> Callable[..., None]:
 
 def compile_cuda(body: Callable[..., None]) -> Any:
     """Return the compiled loop over a body, cached on disk; launched by ``loop[blocks, threads, stream](...)``."""
-    return import_cuda().jit(cache=True)(cuda_loop(body))
+    return lock_saves(import_cuda().jit(cache=True)(cuda_loop(body)))
 
 
-@contextlib.contextmanager
-def lock_cache(loop: Any) -> Iterator[None]:
-    """Let no other process compile a loop while this one does, or loads it from disk.
+def lock_saves(loop: Any) -> Any:
+    """Let no other process keep what it compiles of a function on disk while this one does; return the loop.
 
     Numba numbers a function's files by an index that it reads before and writes after: of two processes that compile
-    it for different types, on either machine, one would later load what the other has written.
+    one for different types, or for the CPU and for CUDA, one would later load what the other has written.
     """
-    folder = getattr(getattr(loop, "stats", None), "cache_path", None)
-    if folder is None:  # nothing is kept on disk: the simulator, or Numba switched off
-        yield
-        return
-    with FileLock(Path(folder) / f"{loop.py_func.__name__}.lock"):
-        yield
+    cache = getattr(loop, "_cache", None)
+    folder = getattr(cache, "cache_path", None)
+    if cache is None or folder is None:  # nothing is kept: the simulator, or Numba switched off
+        return loop
+    save = cache.save_overload
+
+    def save_alone(*args: Any) -> None:
+        with FileLock(Path(folder) / f"{loop.py_func.__name__}.lock"):
+            save(*args)
+
+    cache.save_overload = save_alone
+    return loop
 
 
 def _loop(source: str, body: Callable[..., None], compiled: Any, names: dict[str, Any]) -> Callable[..., None]:

@@ -26,11 +26,11 @@ from torch._subclasses import FakeTensor
 
 from topognn.errors import DeviceError
 from topognn.kernels import cuda_launch
-from topognn.kernels.compiling import compile_cpu, compile_cuda, import_cuda, lock_cache
+from topognn.kernels.compiling import compile_cpu, compile_cuda, import_cuda
 
 WARP = 32
 THREADS_PER_BLOCK = 128
-BLOCKS_PER_SM = 16
+BLOCKS_PER_SM = 64  # several times what runs at once: those that end early make room, as rows are uneven
 LEAST_BLOCKS = 128  # numba-cuda warns of smaller grids; a block without items ends at once
 SERIAL_BELOW = 20_000  # inner steps: fewer are done before a second thread wakes up
 
@@ -84,16 +84,21 @@ class Kernel:
     """A body, compiled for a machine at its first launch there. Made by :func:`kernel`."""
 
     def __init__(
-        self, body: Callable[..., None], signatures: tuple[str, ...], fastmath: bool = False, lanes: int = WARP
+        self,
+        body: Callable[..., None],
+        signatures: tuple[str, ...],
+        fastmath: bool = False,
+        lanes: int = WARP,
+        stride: int = 1,
     ) -> None:
         self.body = body
         self.fastmath = fastmath
         self.lanes = lanes
+        self.stride = stride
         self.name = body.__name__
         self.signatures = signatures
         self._on_cpu: Any = None
         self._on_cuda: Any = None
-        self._loaded: set[tuple[Any, ...]] = set()  # argument types that the CPU's loop is compiled for
         self._functions: dict[tuple[Any, ...], cuda_launch.Function | None] = {}  # compiled, by device and types
 
     def launch(self, items: int, *args: Any, work: float = 1) -> None:
@@ -103,7 +108,7 @@ class Kernel:
         an item, and whether waking a second CPU thread pays. Tensors must be contiguous, on one device.
         """
         device = _common_device(self.name, args)
-        width = 1 << int(math.log2(min(self.lanes, max(1, work))))
+        width = 1 << int(math.log2(min(self.lanes, max(1, work / self.stride))))
         if any(isinstance(a, FakeTensor) for a in args):
             recorded.append(Launch(self.name, int(items), width, str(device)))
         elif items > 0 and device.type == "cpu":
@@ -116,14 +121,11 @@ class Kernel:
             self._on_cpu = compile_cpu(self.body, self.fastmath)
         loop = self._on_cpu
         arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in args]
-        if (kinds := cuda_launch.get_kinds(args)) not in self._loaded:
-            with lock_cache(loop):
-                loop(0, 0, *arrays)
-            self._loaded.add(kinds)
         threads = min(get_num_threads(), items)
         if threads == 1 or items * work < SERIAL_BELOW:
             loop(0, items, *arrays)
             return
+        loop(0, 0, *arrays)  # compile (or load) once, before the threads race for it
         parts = iter(divide(items, threads, max(1, int(SERIAL_BELOW / 2 / work))))
 
         def run() -> None:
@@ -154,8 +156,7 @@ class Kernel:
             if self._on_cuda is None:
                 self._on_cuda = compile_cuda(self.body)
             arrays = [cuda.as_cuda_array(a, sync=False) if isinstance(a, torch.Tensor) else a for a in args]
-            with lock_cache(self._on_cuda):
-                self._on_cuda[blocks, THREADS_PER_BLOCK, cuda.external_stream(stream)](items, width, *arrays)
+            self._on_cuda[blocks, THREADS_PER_BLOCK, cuda.external_stream(stream)](items, width, *arrays)
             if key not in self._functions:
                 self._functions[key] = cuda_launch.find_function(self._on_cuda, (items, width, *arrays))
 
@@ -177,7 +178,9 @@ def divide(items: int, threads: int, least: int) -> tuple[tuple[int, int], ...]:
     return tuple(parts)
 
 
-def kernel(*signatures: str, fastmath: bool = False, lanes: int = WARP) -> Callable[[Callable[..., None]], Kernel]:
+def kernel(
+    *signatures: str, fastmath: bool = False, lanes: int = WARP, stride: int = 1
+) -> Callable[[Callable[..., None]], Kernel]:
     """Make a :class:`Kernel` of a body ``(i, lane, width, *args)``.
 
     ``signatures`` are the argument types it is launched with, in Numba's notation and without the first
@@ -185,10 +188,11 @@ def kernel(*signatures: str, fastmath: bool = False, lanes: int = WARP) -> Calla
     ``fastmath`` lets the CPU's compiler add up floats in another order (several at once) and fuse products into sums;
     which order, it decides once, so results stay the same from run to run and for any number of threads.
     ``lanes`` is how many threads of a GPU may share an item at most: 1 where one step depends on the one before.
+    ``stride`` is how many inner steps the body takes at a time: no more threads share an item than have as many each.
     """
 
     def register(body: Callable[..., None]) -> Kernel:
-        made = Kernel(body, signatures, fastmath, lanes)
+        made = Kernel(body, signatures, fastmath, lanes, stride)
         other = registry.setdefault(made.name, made)
         files = {other.body.__code__.co_filename, body.__code__.co_filename}
         if len(files) > 1:

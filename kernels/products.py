@@ -7,31 +7,30 @@ import numpy as np
 from topognn.kernels.launch import kernel
 from topognn.kernels.primitives import lane_sum, prefetch
 
-BLOCK_BITS = 6  # of a node's number, that count within a block of vectors that are spread
 LINE = 16  # entries of a cache line, of indices or of weights
 AHEAD = 256  # entries that a CPU is asked for before their turn: its own guesses end with each page of memory
 
 # All numbers of a node are unsigned: no test for indices that count from the end, and no mixture that would be float64.
-_BITS, _AHEAD, _LAST = (np.uint64(number) for number in (BLOCK_BITS, AHEAD, LINE - 1))
+_AHEAD, _LAST = np.uint64(AHEAD), np.uint64(LINE - 1)
 _ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in (1, 2, 3, 4))
 
 _MULTIPLY = [
-    f"int64, int64[::1], {index}[::1], float32[::1], {value}[::1], {value}[:, ::1]"
+    f"int64, int64[::1], {index}[::1], float32[::1], {value}[::1], int64, {value}[:, ::1]"
     for index in ("int32", "int64")
     for value in ("float32", "float64")
 ]
 
 
-@kernel(*_MULTIPLY)
-def multiply_row(i, lane, width, first, indptr, indices, weights, x, y):  # type: ignore[no-untyped-def]
+@kernel(*_MULTIPLY, stride=4)
+def multiply_row(i, lane, width, first, indptr, indices, weights, x, bits, y):  # type: ignore[no-untyped-def]
     """Set entry ``first + i`` of row 0 of ``y`` to that row of the matrix times ``x``, added up in float64.
 
     ``x`` is spread (:func:`topognn.operators.matrix.spread`), ``y`` is not. Without weights every entry is 1. Four sums
-    at once, since each addition waits for the one before it.
+    at once, since each addition waits for the one before it, and on GPUs each number for its entry.
     """
     row = first + i
     k, end, step = np.uint64(indptr[row] + lane), np.uint64(indptr[row + 1]), np.uint64(width)
-    weighted, unit = weights.size > 0, np.float32(1)
+    weighted, unit, shift = weights.size > 0, np.float32(1), np.uint64(bits)
     a = b = c = d = np.float64(0)
     while k + _LAST * step < end:
         prefetch(indices, k + _AHEAD)
@@ -40,26 +39,34 @@ def multiply_row(i, lane, width, first, indptr, indices, weights, x, y):  # type
         for _ in range(LINE // 4):
             k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
             p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
-            a += (weights[k] if weighted else unit) * x[p + (p >> _BITS)]
-            b += (weights[k1] if weighted else unit) * x[q + (q >> _BITS)]
-            c += (weights[k2] if weighted else unit) * x[r + (r >> _BITS)]
-            d += (weights[k3] if weighted else unit) * x[s + (s >> _BITS)]
+            a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
+            b += (weights[k1] if weighted else unit) * x[q + (q >> shift)]
+            c += (weights[k2] if weighted else unit) * x[r + (r >> shift)]
+            d += (weights[k3] if weighted else unit) * x[s + (s >> shift)]
             k += _FOUR * step
+    while k + _THREE * step < end:
+        k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
+        p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
+        a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
+        b += (weights[k1] if weighted else unit) * x[q + (q >> shift)]
+        c += (weights[k2] if weighted else unit) * x[r + (r >> shift)]
+        d += (weights[k3] if weighted else unit) * x[s + (s >> shift)]
+        k += _FOUR * step
     while k < end:
         p = np.uint64(indices[k])
-        a += (weights[k] if weighted else unit) * x[p + (p >> _BITS)]
+        a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
         k += step
     total = lane_sum((a + b) + (c + d), lane, width)
     if lane == 0:
         y[0, row] = total
 
 
-@kernel(*_MULTIPLY)
-def multiply_row_pair(i, lane, width, first, indptr, indices, weights, x, y):  # type: ignore[no-untyped-def]
+@kernel(*_MULTIPLY, stride=4)
+def multiply_row_pair(i, lane, width, first, indptr, indices, weights, x, bits, y):  # type: ignore[no-untyped-def]
     """Do the same for two vectors, spread side by side: what is fetched for one of them is there for the other."""
     row = first + i
     k, end, step = np.uint64(indptr[row] + lane), np.uint64(indptr[row + 1]), np.uint64(width)
-    weighted, unit = weights.size > 0, np.float32(1)
+    weighted, unit, shift = weights.size > 0, np.float32(1), np.uint64(bits)
     a = b = c = d = np.float64(0)
     while k + _LAST * step < end:
         prefetch(indices, k + _AHEAD)
@@ -67,16 +74,25 @@ def multiply_row_pair(i, lane, width, first, indptr, indices, weights, x, y):  #
             prefetch(weights, k + _AHEAD)
         for _ in range(LINE // 2):
             p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
-            p, q = _TWO * (p + (p >> _BITS)), _TWO * (q + (q >> _BITS))
+            p, q = _TWO * (p + (p >> shift)), _TWO * (q + (q >> shift))
             v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
             a += v * x[p]
             b += v * x[p + _ONE]
             c += w * x[q]
             d += w * x[q + _ONE]
             k += _TWO * step
+    while k + step < end:
+        p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
+        p, q = _TWO * (p + (p >> shift)), _TWO * (q + (q >> shift))
+        v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
+        a += v * x[p]
+        b += v * x[p + _ONE]
+        c += w * x[q]
+        d += w * x[q + _ONE]
+        k += _TWO * step
     while k < end:
         p = np.uint64(indices[k])
-        p = _TWO * (p + (p >> _BITS))
+        p = _TWO * (p + (p >> shift))
         v = weights[k] if weighted else unit
         a += v * x[p]
         b += v * x[p + _ONE]

@@ -98,7 +98,8 @@ def check_network(layout: topognn.Layout, masks: dict[str, Tensor], device: str)
     a, b = (metrics.find_layer_expansion(g).cpu() for g in (here, there))
     assert torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True)
     for row, same in zip(layer_table(here), layer_table(there), strict=True):
-        assert same._asdict() == {key: close(value, 1e-4) for key, value in row._asdict().items()}
+        # Singular values of 0 come out as roots of rounding errors.
+        assert same._asdict() == {key: close(value, 1e-4, 1e-6) for key, value in row._asdict().items()}
     assert trouble_table(here) == trouble_table(there)
 
 

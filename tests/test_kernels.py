@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numba
@@ -160,25 +159,33 @@ def test_next_process_finds_compiled_kernels(tmp_path: Path) -> None:
     assert found_again == compiled
 
 
-def test_the_first_launch_of_a_type_holds_the_lock(tmp_path: Path) -> None:
-    """Numba's index of a function's files would otherwise lose what two processes add at once."""
-    kernel, held = launch.Kernel(contend_add, ()), []
+@in_simulator
+@pytest.mark.parametrize("compile_body", [compiling.compile_cpu, compiling.compile_cuda])
+def test_what_is_compiled_is_saved_by_one_process_at_a_time(
+    compile_body: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numba's index of a function's files would otherwise lose what one of two processes adds."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    cache = compile_body(contend_add)._cache
+    held = []
 
-    def loop(start: int, stop: int, sums: Any) -> None:
-        lock = FileLock(tmp_path / "contend_add.lock", timeout=0)
-        try:
-            lock.acquire()
-            lock.release()
-            held.append(False)
-        except Timeout:
-            held.append(True)
+    def save(sig: object, data: object) -> None:
+        with pytest.raises(Timeout):
+            FileLock(Path(cache.cache_path) / "contend_add.lock", timeout=0).acquire()
+        held.append((sig, data))
 
-    kernel._on_cpu = loop
-    loop.stats, loop.py_func = SimpleNamespace(cache_path=str(tmp_path)), contend_add  # type: ignore[attr-defined]
-    kernel.launch(1, torch.zeros(1))
-    kernel.launch(1, torch.zeros(2))
-    kernel.launch(1, torch.zeros(1, dtype=torch.float64))
-    assert held == [True, False, False, True, False]
+    monkeypatch.setattr(cache, "_save_overload", save)
+    cache.save_overload("types", "code")
+    assert held == [("types", "code")]
+    with FileLock(Path(cache.cache_path) / "contend_add.lock", timeout=0):  # free again
+        pass
+
+
+def test_a_loop_is_saved_with_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    launch.Kernel(contend_add, ()).launch(2, torch.zeros(1))
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert "contend_add.lock" in names and any(name.endswith(".1.nbc") for name in names)
 
 
 def test_a_forked_child_can_launch() -> None:

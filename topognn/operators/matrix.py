@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor
 from topognn.encoding.rows import Direction, Rows
 from topognn.errors import GraphMemoryError, unknown_name
 from topognn.graph import MultipartiteGraph
-from topognn.kernels.products import BLOCK_BITS, multiply_row, multiply_row_pair
+from topognn.kernels.products import multiply_row, multiply_row_pair
 from topognn.operators.products import exact_convolutions, get_window, pull, push
 from topognn.operators.sparse import SparseWeights, pick_weights, prefers_sparse
 from topognn.plain_graph import Graph, PlainGraph, get_simple_rows
@@ -31,6 +31,8 @@ _EDGES_A_MULTIPLICATION = 0.04
 _EDGES_A_CONNECTION = {"cpu": 400_000, "cuda": 10_000_000}  # a GPU goes through as many while it is told what to do
 _EDGES_AN_ELEMENT = 10
 _EDGES_A_USE = 0.12
+
+_BLOCK_BITS, _NO_GAPS = 6, 63
 
 Product = Callable[[Tensor], Tensor]
 
@@ -175,17 +177,32 @@ def prefers_rows(graph: MultipartiteGraph) -> bool:
     return graph.num_uses <= cost
 
 
-def spread(vectors: Tensor) -> Tensor:
-    """Return one vector, ``(1, nodes)``, or two side by side, ``(2, nodes)``, with a gap of one after every 64; flat.
+class Spread(NamedTuple):
+    """Vectors as the rows' kernels want them: number ``j`` stands at ``j + (j >> bits)``, two side by side.
 
-    That is how the rows' kernels want them. Feature maps are often 4 KB apart, where numbers take each other's place in
-    the cache: a row of the matrix reads the same pixel of many maps.
+    Attributes:
+        values: One-dimensional.
+        bits: Of a number's place, that count from one gap to the next.
+    """
+
+    values: Tensor
+    bits: int
+
+
+def spread(vectors: Tensor) -> Spread:
+    """Return one vector, ``(1, nodes)``, or two side by side, ``(2, nodes)``; on a CPU with gaps, one after every 64.
+
+    Feature maps are often 4 KB apart, where numbers take each other's place in a CPU's cache: a row of the matrix reads
+    the same pixel of many maps.
     """
     columns = vectors[0] if len(vectors) == 1 else torch.complex(*vectors)
-    blocks = -(-vectors.shape[1] >> BLOCK_BITS)
-    whole = F.pad(columns, (0, (blocks << BLOCK_BITS) - vectors.shape[1]))
-    apart = F.pad(whole.view(blocks, 1 << BLOCK_BITS), (0, 1)).flatten()
-    return apart if len(vectors) == 1 else torch.view_as_real(apart).flatten()
+    bits = _NO_GAPS
+    if vectors.device.type == "cpu":
+        bits = _BLOCK_BITS
+        blocks = -(-vectors.shape[1] >> bits)
+        whole = F.pad(columns, (0, (blocks << bits) - vectors.shape[1]))
+        columns = F.pad(whole.view(blocks, 1 << bits), (0, 1)).flatten()
+    return Spread(columns if len(vectors) == 1 else torch.view_as_real(columns).flatten(), bits)
 
 
 class RowProducts:
@@ -233,7 +250,7 @@ class RowProducts:
             some, found = spread(x[j : j + 2]), y[j : j + 2]
             multiply = multiply_row_pair if len(found) == 2 else multiply_row
             for first, end in ranges:
-                args = (first, rows.indptr, rows.indices, rows.weights, some, found)
+                args = (first, rows.indptr, rows.indices, rows.weights, *some, found)
                 multiply.launch(end - first, *args, work=work * len(found))
         return y[:, before : nodes - after].contiguous()
 

@@ -195,7 +195,7 @@ def sweep_rows(graph: MultipartiteGraph, direction: Literal["in", "out"]) -> Sca
         y = torch.zeros_like(x)
         work = rows.num_entries / max(1, graph.num_nodes)
         multiply_row.launch(
-            part.size, part.offset, rows.indptr, rows.indices, rows.weights[:0], spread(x), y, work=work
+            part.size, part.offset, rows.indptr, rows.indices, rows.weights[:0], *spread(x), y, work=work
         )
         terms = [(y[0, part.offset : part.end], top)]
         if number in (layout.inputs if direction == "in" else layout.outputs):

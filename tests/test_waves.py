@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import topognn
+from topognn.encoding.again import encode_again, start_series
 from topognn.metrics import leading
 from topognn.metrics.spectral import find_adjacency_eigenvalues
 from topognn.metrics.waves import find_largest_map, make_waves
@@ -100,3 +101,31 @@ def test_a_search_on_large_maps_is_shorter_from_waves(skip: bool, monkeypatch: p
     without = find_adjacency_eigenvalues(graph)
     assert vectors < 0.8 * sum(pairs.products * len(pairs.foremost) for pairs in found)
     assert with_waves.abs().tolist() == pytest.approx(without.abs().tolist(), rel=1e-6)
+
+
+def test_a_series_goes_on_from_what_waves_have_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waves are more vectors than eigenvalues are sought: the next search begins with all of them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)))
+    with torch.no_grad():
+        model[2].weight *= 0.01  # so that what changes there changes little
+    layout, masks = topognn.trace(model, (3, 48, 48)), {f"{n}.weight": torch.rand(3, 3, 3, 3) < 0.5 for n in range(3)}
+    graph = start_series(topognn.encode(layout, masks=masks))
+    products, find_eigenpairs = [], leading.find_eigenpairs
+
+    def note(*args: Any, **options: Any) -> Any:
+        found = find_eigenpairs(*args, **options)
+        products.append((len(args[1]), found.products))
+        return found
+
+    monkeypatch.setattr(leading, "find_eigenpairs", note)
+    first = find_adjacency_eigenvalues(graph)
+    masks = {**masks, "2.weight": masks["2.weight"].clone()}
+    masks["2.weight"][0, 0, 0, 0] ^= True
+    again = encode_again(graph, masks, layout.weights(), ["2.weight"])
+    changed = find_adjacency_eigenvalues(again)
+    assert [rows for rows, _ in products] == [3, 3]
+    assert products[1][1] < 0.75 * products[0][1]
+    assert not torch.equal(first, changed)
+    alone = find_adjacency_eigenvalues(topognn.encode(layout, masks=masks))
+    assert changed.abs().tolist() == pytest.approx(alone.abs().tolist(), rel=1e-5)

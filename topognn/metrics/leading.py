@@ -1,8 +1,9 @@
 """Leading eigenvalues of a graph's matrices, which in large networks live in a few layers.
 
-They are first sought in the two partitions that bound them the least, which tells how large they are; then in all those
-where their vectors are (:mod:`topognn.metrics.decay`), if that is a fraction of the work, from standing waves over the
-maps (:mod:`topognn.metrics.waves`); and the whole network's search starts from what was found last.
+They are first sought in the two partitions that bound them the least, if those are few nodes, which tells how large
+they are; then in all those where their vectors are (:mod:`topognn.metrics.decay`), if that is a fraction of the work;
+and the whole network's search starts from what was found last. A search that nothing was found before begins with
+standing waves over the largest map (:mod:`topognn.metrics.waves`).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _GLIMPSE = 20  # products that tell roughly how large the eigenvalues are,
 _ROUGH = 0.1  # or fewer, if this is the tolerance that they are found to
 _FIRST_SHARE = 0.125  # of the nodes, that two partitions may have to be worth a glimpse
 _SHARE = 0.5  # of the nodes, that partitions may have to be worth a search of their own
-_NEW = 0.1  # share of new directions where a search begins near what the last one found
-_RANDOM = 0.01  # share of random directions beside waves
+_NEW = 0.1  # share of the usual start where a search begins near what a glimpse found
+_RANDOM = 0.01  # share of random directions beside waves, and beside what an earlier graph's search found
 
 
 class Problem(NamedTuple):
@@ -89,7 +90,7 @@ def find_leading(
     def find(problem: Problem, start: Tensor, tolerance: float = tolerance, max_products: int = 2000) -> Eigenpairs:
         return find_eigenpairs(problem.apply, start, count, which, tolerance=tolerance, max_products=max_products)
 
-    def solve(problem: Problem, start: Tensor | None = None) -> Eigenpairs:
+    def solve(problem: Problem, start: Tensor | None) -> Eigenpairs:
         if start is None:
             start = problem.start[:_BLOCK]
         found = find(problem, start)
@@ -100,8 +101,11 @@ def find_leading(
     def approach(graph: MultipartiteGraph, products: Products, problem: Problem, dtype: torch.dtype) -> Tensor | None:
         norms = limit_blocks(graph, weighted, laplacian)
         few = find_widest(norms)
-        if len(few) < 2 or _get_share(graph, few) > _FIRST_SHARE:
+        if len(few) < 2:
             return None
+        number = find_largest_map(graph, (few[0], few[-1]))
+        if _get_share(graph, few) > _FIRST_SHARE:
+            return _ride(graph, number, problem.spread(problem.start[:1]), problem, products.nodes, count)
         inner = products.narrow(few)
         narrow = pose(inner, dtype)
         try:
@@ -109,24 +113,16 @@ def find_leading(
         except ConvergenceError as error:
             found = cast(Eigenpairs, error.found)
         (least,) = read(found.values[-1:].abs())
-        number, first = find_largest_map(graph, (few[0], few[-1])), inner.nodes.start
         few = find_window(norms, math.sqrt(least) if squared else least)
         if everywhere := _get_share(graph, few) > _SHARE:
             vectors = found.foremost[:_BLOCK]
         else:
-            rough = narrow.spread(found.foremost[:1])[0]
+            rough = _spread_whole(graph, narrow, inner.nodes, found.foremost[:1])
             inner = products.narrow(few)
             narrow = pose(inner, dtype)
-            start = None
-            if number is not None:
-                part = graph.partitions[number]
-                waves = make_waves(graph, number, rough[part.offset - first : part.end - first], count)
-                waves = F.pad(waves, (part.offset - inner.nodes.start, inner.nodes.stop - part.end))
-                start = narrow.collect(_mix(waves, draw_start(*waves.shape, 0, waves.device, dtype), _RANDOM))
-            vectors = solve(narrow, start).foremost
-        padding = (inner.nodes.start, graph.num_nodes - inner.nodes.stop)
-        start = problem.collect(F.pad(narrow.spread(vectors), padding))
-        return _mix(start, problem.start[: len(start)]) if everywhere else start
+            vectors = solve(narrow, _ride(graph, number, rough, narrow, inner.nodes, count)).foremost
+        start = problem.collect(_spread_whole(graph, narrow, inner.nodes, vectors))
+        return _mix(start, problem.start[: len(start)], _NEW) if everywhere else start
 
     def search(products: Products, dtype: torch.dtype) -> Eigenpairs:
         problem = pose(products, dtype)
@@ -140,6 +136,26 @@ def find_leading(
     return search_products(graph, weighted, search, route)
 
 
+def _spread_whole(graph: MultipartiteGraph, problem: Problem, nodes: range, vectors: Tensor) -> Tensor:
+    """Return vectors of a problem on some nodes as values of all nodes, zero elsewhere."""
+    return F.pad(problem.spread(vectors), (nodes.start, graph.num_nodes - nodes.stop))
+
+
+def _ride(
+    graph: MultipartiteGraph, number: int | None, like: Tensor, problem: Problem, nodes: range, count: int
+) -> Tensor | None:
+    """Return where a problem's search begins: waves over a partition's map, if it is one, with the profile of a vector.
+
+    ``like`` has values of all nodes, ``(1, nodes)``.
+    """
+    if number is None:
+        return None
+    part = graph.partitions[number]
+    waves = make_waves(graph, number, like[0, part.offset : part.end], count)
+    waves = F.pad(waves, (part.offset - nodes.start, nodes.stop - part.end))
+    return problem.collect(_mix(waves, draw_start(*waves.shape, 0, waves.device, waves.dtype), _RANDOM))
+
+
 def _hide_more(values: Tensor, tolerance: float) -> Tensor:
     """Tell whether an eigenvalue that fills a block was found and a lesser one after it; ``(1,)``.
 
@@ -151,18 +167,19 @@ def _hide_more(values: Tensor, tolerance: float) -> Tensor:
 
 
 def begin(graph: Graph, name: str, start: Tensor) -> Tensor:
-    """Return where a search begins: in a series of graphs, near what it found last, with a little of ``start``."""
+    """Return where a search begins: in a series of graphs, near what it found last, otherwise at ``start``."""
     if not isinstance(graph, MultipartiteGraph) or graph.remembered is None:
         return start
     known: Tensor | None = graph.remembered.get(name)
     if known is None and graph.earlier is not None:
         known = graph.earlier.remembered.get(name)
-    if known is None or known.shape != start.shape:
+    if known is None or known.shape[1] != start.shape[1] or len(known) < len(start):
         return start
-    return _mix(known.to(start.dtype), start)  # the foremost one may be another by now
+    # The foremost one may be another by now.
+    return _mix(known.to(start.dtype), draw_start(*known.shape, 0, start.device, start.dtype), _RANDOM)
 
 
-def _mix(known: Tensor, start: Tensor, share: float = _NEW) -> Tensor:
+def _mix(known: Tensor, start: Tensor, share: float) -> Tensor:
     """Return known vectors with a little of ``start``, so that what they lack has a chance."""
     tiny = torch.finfo(start.dtype).tiny
     return F.normalize(known, dim=1, eps=tiny) + share * F.normalize(start, dim=1, eps=tiny)

@@ -29,7 +29,7 @@ def test_waves_are_the_singular_vectors_of_a_convolution_by_ones(sides: tuple[in
     model = nn.Sequential(kind(1, 1, 3, padding=1, bias=False))
     nn.init.ones_(model[0].weight)
     graph = keep_all(model, (1, *sides))
-    waves = make_waves(graph, 1, torch.ones(graph.partitions[1].size, dtype=torch.float64), 2)
+    waves = make_waves(graph, 1, torch.ones(graph.partitions[1].size, dtype=torch.float64))
     axes = [axis for axis, side in enumerate(sides) if side > 1]
     assert len(waves) == 1 + len(axes)
     there = topognn.linear_operator(graph, "out"), topognn.linear_operator(graph, "in")
@@ -47,10 +47,10 @@ def test_waves_are_the_singular_vectors_of_a_convolution_by_ones(sides: tuple[in
 def test_waves_have_the_profile_of_a_vector() -> None:
     graph = keep_all(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1)), (2, 4, 5))
     profile = torch.tensor([0.5, 0.0, -2.0])
-    wave = make_waves(graph, 1, torch.ones(60), 1)[0]
+    wave = make_waves(graph, 1, torch.ones(60))[0]
     vector = (profile[:, None] * wave.view(3, 20)).flatten()
-    assert torch.allclose(make_waves(graph, 1, vector, 1)[0], vector, atol=1e-6)
-    assert make_waves(graph, 1, torch.zeros(60), 3).count_nonzero() == 0
+    assert torch.allclose(make_waves(graph, 1, vector)[0], vector, atol=1e-6)
+    assert make_waves(graph, 1, torch.zeros(60)).count_nonzero() == 0
 
 
 def test_maps_are_where_channels_come_first() -> None:
@@ -129,3 +129,20 @@ def test_a_series_goes_on_from_what_waves_have_found(monkeypatch: pytest.MonkeyP
     assert not torch.equal(first, changed)
     alone = find_adjacency_eigenvalues(topognn.encode(layout, masks=masks))
     assert changed.abs().tolist() == pytest.approx(alone.abs().tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("factors", [(1.0, 1.0, 1.0), (1.0, 0.9999, 0.5), (0.5, 1.0, 0.9999)])
+@pytest.mark.parametrize("deep", [False, True])
+def test_waves_do_not_hide_eigenvalues_of_other_channels(factors: tuple[float, ...], deep: bool) -> None:
+    """Channels that never meet: the second eigenvalue is the next channel's longest wave, not this one's next wave."""
+    layers = [nn.Conv2d(3, 3, 3, padding=1, groups=3, bias=False) for _ in range(8 if deep else 2)]
+    model = nn.Sequential(*layers)
+    with torch.no_grad():
+        for number, conv in enumerate(layers):
+            conv.weight.copy_(torch.tensor(factors).view(3, 1, 1, 1).expand(3, 1, 3, 3) * (1 if number == 1 else 1e-4))
+    graph = keep_all(model, (3, 70, 70))
+    assert graph.num_nodes > leading._SHORT
+    values = find_adjacency_eigenvalues(graph).abs()
+    wave = (1 + 2 * math.cos(math.pi / 71)) ** 2
+    want = sorted(factors)[::-1][:2]
+    assert values.tolist() == pytest.approx([want[0] * wave, want[0] * wave, want[1] * wave], rel=2e-6)

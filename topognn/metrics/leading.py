@@ -21,7 +21,7 @@ from topognn.graph import MultipartiteGraph
 from topognn.kernels.host import read
 from topognn.lanczos import Eigenpairs, Which, draw_start, find_eigenpairs
 from topognn.metrics.decay import find_widest, find_window, limit_blocks
-from topognn.metrics.waves import find_largest_map, make_waves
+from topognn.metrics.waves import draw_waves, find_largest_map, make_waves
 from topognn.operators.matrix import Route, pick_products
 from topognn.operators.sides import Products
 from topognn.plain_graph import Graph
@@ -34,6 +34,7 @@ _ROUGH = 0.1  # or fewer, if this is the tolerance that they are found to
 _FIRST_SHARE = 0.125  # of the nodes, that two partitions may have to be worth a glimpse
 _SHARE = 0.5  # of the nodes, that partitions may have to be worth a search of their own
 _NEW = 0.1  # share of the usual start where a search begins near what a glimpse found
+_ELSEWHERE = 0.3  # share of waves in all channels and layers beside those of one
 _RANDOM = 0.01  # share of random directions beside waves, and beside what an earlier graph's search found
 
 
@@ -105,7 +106,7 @@ def find_leading(
             return None
         number = find_largest_map(graph, (few[0], few[-1]))
         if _get_share(graph, few) > _FIRST_SHARE:
-            return _ride(graph, number, problem.spread(problem.start[:1]), problem, products.nodes, count)
+            return _ride(graph, number, problem.spread(problem.start[:1]), problem, products, count)
         inner = products.narrow(few)
         narrow = pose(inner, dtype)
         try:
@@ -120,7 +121,7 @@ def find_leading(
             rough = _spread_whole(graph, narrow, inner.nodes, found.foremost[:1])
             inner = products.narrow(few)
             narrow = pose(inner, dtype)
-            vectors = solve(narrow, _ride(graph, number, rough, narrow, inner.nodes, count)).foremost
+            vectors = solve(narrow, _ride(graph, number, rough, narrow, inner, count)).foremost
         start = problem.collect(_spread_whole(graph, narrow, inner.nodes, vectors))
         return _mix(start, problem.start[: len(start)], _NEW) if everywhere else start
 
@@ -142,18 +143,21 @@ def _spread_whole(graph: MultipartiteGraph, problem: Problem, nodes: range, vect
 
 
 def _ride(
-    graph: MultipartiteGraph, number: int | None, like: Tensor, problem: Problem, nodes: range, count: int
+    graph: MultipartiteGraph, number: int | None, like: Tensor, problem: Problem, products: Products, count: int
 ) -> Tensor | None:
     """Return where a problem's search begins: waves over a partition's map, if it is one, with the profile of a vector.
 
+    In each is some of waves in all channels of all partitions, since an eigenvector may live elsewhere, or its
+    eigenvalue be there once more: a search finds soon what it begins near, and what it does not, too late.
     ``like`` has values of all nodes, ``(1, nodes)``.
     """
     if number is None:
         return None
-    part = graph.partitions[number]
-    waves = make_waves(graph, number, like[0, part.offset : part.end], count)
+    part, nodes = graph.partitions[number], products.nodes
+    waves = make_waves(graph, number, like[0, part.offset : part.end])[: None if count > 1 else 1]
     waves = F.pad(waves, (part.offset - nodes.start, nodes.stop - part.end))
-    return problem.collect(_mix(waves, draw_start(*waves.shape, 0, waves.device, waves.dtype), _RANDOM))
+    waves = _mix(waves, draw_waves(graph, products.partitions, len(waves), waves.dtype), _ELSEWHERE)
+    return problem.collect(_mix(waves, _draw_like(waves), _RANDOM))
 
 
 def _hide_more(values: Tensor, tolerance: float) -> Tensor:
@@ -175,14 +179,19 @@ def begin(graph: Graph, name: str, start: Tensor) -> Tensor:
         known = graph.earlier.remembered.get(name)
     if known is None or known.shape[1] != start.shape[1] or len(known) < len(start):
         return start
-    # The foremost one may be another by now.
-    return _mix(known.to(start.dtype), draw_start(*known.shape, 0, start.device, start.dtype), _RANDOM)
+    known = known.to(start.dtype)
+    return _mix(known, _draw_like(known), _RANDOM)  # the foremost one may be another by now
 
 
 def _mix(known: Tensor, start: Tensor, share: float) -> Tensor:
     """Return known vectors with a little of ``start``, so that what they lack has a chance."""
     tiny = torch.finfo(start.dtype).tiny
     return F.normalize(known, dim=1, eps=tiny) + share * F.normalize(start, dim=1, eps=tiny)
+
+
+def _draw_like(vectors: Tensor) -> Tensor:
+    """Return as many random vectors."""
+    return draw_start(len(vectors), vectors.shape[1], 0, vectors.device, vectors.dtype)
 
 
 def remember(graph: Graph, name: str, found: Eigenpairs) -> Eigenpairs:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from topognn.graph import MultipartiteGraph
+from topognn.lanczos import draw_start
 
 
 def find_largest_map(graph: MultipartiteGraph, partitions: tuple[int, int]) -> int | None:
@@ -28,30 +29,42 @@ def find_largest_map(graph: MultipartiteGraph, partitions: tuple[int, int]) -> i
     return number if most > 1 else None
 
 
-def make_waves(graph: MultipartiteGraph, number: int, vector: Tensor, count: int) -> Tensor:
+def make_waves(graph: MultipartiteGraph, number: int, vector: Tensor) -> Tensor:
     """Return standing waves over a partition's map, ``(waves, nodes of the partition)``.
 
-    The first is the longest; if ``count`` is more than one, those follow that are half as long along one of the axes.
+    The first is the longest; those follow that are half as long along one of the axes.
 
     Args:
         graph: The graph.
         number: The partition's.
         vector: Something like an eigenvector, ``(nodes of the partition,)``: its profile over channels.
-        count: How many eigenvectors are sought.
 
     >>> from topognn import example_graph
-    >>> make_waves(example_graph(), 0, torch.ones(9), 1).view(3, 3).round(decimals=2)
+    >>> make_waves(example_graph(), 0, torch.ones(9))[0].view(3, 3).round(decimals=2)
     tensor([[0.7300, 1.0300, 0.7300],
             [1.0300, 1.4600, 1.0300],
             [0.7300, 1.0300, 0.7300]])
     """
     sides = _get_map(graph, number)
     orders = [[1] * len(sides)]
-    if count > 1:
-        orders += [[1 + (axis == other) for other in range(len(sides))] for axis, side in enumerate(sides) if side > 1]
+    orders += [[1 + (axis == other) for other in range(len(sides))] for axis, side in enumerate(sides) if side > 1]
     waves = torch.stack([_make_wave(sides, order, vector) for order in orders])
     profile = vector.view(-1, waves.shape[1]) @ (waves[0] / waves[0].square().sum())
     return (profile[:, None] * waves[:, None]).flatten(1)
+
+
+def draw_waves(graph: MultipartiteGraph, partitions: range, count: int, dtype: torch.dtype) -> Tensor:
+    """Return ``count`` times the longest waves over the partitions' maps, of random heights in each channel.
+
+    ``(count, nodes of the partitions)``. As near as may be to eigenvectors that live in other channels or layers.
+    """
+    parts = []
+    for number in partitions:
+        sides = _get_map(graph, number)
+        wave = _make_wave(sides, [1] * len(sides), torch.empty(0, dtype=dtype, device=graph.device))
+        heights = draw_start(count, graph.partitions[number].size // len(wave), number, graph.device, dtype)
+        parts.append((heights[:, :, None] * wave).flatten(1))
+    return torch.cat(parts, 1)
 
 
 def _make_wave(sides: tuple[int, ...], order: list[int], like: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from topognn.kernels.launch import LEAST_BLOCKS, THREADS_PER_BLOCK
 from topognn.kernels.products import multiply_row
 from topognn.kernels.taps import count_kept
 from topognn.metrics import spectral_gap, spectral_radius
-from topognn.operators.matrix import spread
+from topognn.operators.row_products import spread
 
 NETWORKS = {  # name: (model, side of its input, sparsity of an ERK mask, by rows)
     "conv6 98 %": ("conv6", 32, 0.98, True),

@@ -33,7 +33,7 @@ import topognn
 from topognn.encoding.rows import allocate_rows
 from topognn.kernels.products import multiply_row
 from topognn.metrics import spectral_gap, spectral_radius
-from topognn.operators.matrix import spread
+from topognn.operators.row_products import spread
 
 TOLERANCE = 1e-6
 NETWORKS = {  # name: (model, sparsity, golden masks)

@@ -1,7 +1,7 @@
 """From a kernel's body to what runs: a loop over items, compiled for the CPU and for CUDA, kept on disk.
 
-Names that differ by machine (:mod:`topognn.kernels.primitives`) are bound by rebuilding the body with the machine's own
-globals.
+Names that differ by machine (:mod:`topognn.kernels.primitives`, :mod:`topognn.kernels.dots`) are bound by rebuilding
+the body with the machine's own globals.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def compile_cpu(body: Callable[..., None], fastmath: bool = False) -> Any:
 def cuda_loop(body: Callable[..., None]) -> Callable[..., None]:
     """Return the grid-stride loop ``(items, width, *args)`` over a body, ready for ``numba.cuda.jit``."""
     cuda = import_cuda()
-    from topognn.kernels.cuda_primitives import BY_NAME
+    from topognn.kernels.cuda_primitives import compile_for_cuda
 
     source = (
         "def {name}(items, width, {args}):\n"
@@ -44,8 +44,7 @@ def cuda_loop(body: Callable[..., None]) -> Callable[..., None]:
         " for i in range(thread // width, items, cuda.gridsize(1) // width):\n"
         "  body(i, thread % width, width, {args})\n"
     )
-    rebound = types.FunctionType(body.__code__, {**body.__globals__, **BY_NAME}, body.__name__)
-    return _loop(source, body, cuda.jit(device=True)(rebound), {"cuda": cuda})
+    return _loop(source, body, compile_for_cuda(body), {"cuda": cuda})
 
 
 def compile_cuda(body: Callable[..., None]) -> Any:

@@ -5,8 +5,14 @@ Imported at the first CUDA launch only: it needs numba-cuda.
 
 from __future__ import annotations
 
+import types
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numba import config, cuda
+
+from topognn.kernels.dots import step_row, step_row_pair
 
 
 @cuda.jit(device=True)
@@ -116,3 +122,12 @@ BY_NAME = {
     "lane_barrier": lane_barrier,
     "set_bit": set_bit,
 }
+
+
+def compile_for_cuda(function: Callable[..., Any]) -> Any:
+    """Return a function of the CPU as a device function that calls what bears the same names here."""
+    rebound = types.FunctionType(function.__code__, {**function.__globals__, **BY_NAME}, function.__name__)
+    return cuda.jit(device=True)(rebound)
+
+
+BY_NAME["dot_row"], BY_NAME["dot_row_pair"] = compile_for_cuda(step_row), compile_for_cuda(step_row_pair)

@@ -16,7 +16,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 
-def _element_pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+def element_pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Return the address of an array's element."""
     view = context.make_array(array_type)(context, builder, array)
     return cgutils.get_item_pointer(context, builder, array_type, view, [index], wraparound=False)
 
@@ -31,7 +32,7 @@ def _atomic_rmw(operation_of: Callable[[Any], str]) -> Any:
         def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             position = context.cast(builder, arguments[1], signature.args[1], types.intp)
             operand = context.cast(builder, arguments[2], signature.args[2], element)
-            pointer = _element_pointer(context, builder, signature.args[0], arguments[0], position)
+            pointer = element_pointer(context, builder, signature.args[0], arguments[0], position)
             return builder.atomic_rmw(operation_of(element), pointer, operand, "monotonic")
 
         return element(array, index, value), codegen
@@ -53,11 +54,20 @@ def atomic_cas(typing_context, array, index, expected, desired):  # type: ignore
         position = context.cast(builder, arguments[1], signature.args[1], types.intp)
         old = context.cast(builder, arguments[2], signature.args[2], element)
         new = context.cast(builder, arguments[3], signature.args[3], element)
-        pointer = _element_pointer(context, builder, signature.args[0], arguments[0], position)
+        pointer = element_pointer(context, builder, signature.args[0], arguments[0], position)
         pair = builder.cmpxchg(pointer, old, new, "acq_rel", "acquire")
         return builder.extract_value(pair, 0)
 
     return element(array, index, expected, desired), codegen
+
+
+def ask_for(builder: Any, pointer: Any) -> None:
+    """Write the instruction that fetches memory before it is needed."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    shape = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    instruction = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
+    read, near, data = word(0), word(3), word(1)
+    builder.call(instruction, [builder.bitcast(pointer, byte), read, near, data])
 
 
 @intrinsic
@@ -66,12 +76,7 @@ def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         position = context.cast(builder, arguments[1], signature.args[1], types.intp)
-        pointer = _element_pointer(context, builder, signature.args[0], arguments[0], position)
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        shape = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        instruction = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
-        read, near, data = word(0), word(3), word(1)
-        builder.call(instruction, [builder.bitcast(pointer, byte), read, near, data])
+        ask_for(builder, element_pointer(context, builder, signature.args[0], arguments[0], position))
         return context.get_dummy_value()
 
     return types.void(array, index), codegen

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from topognn.kernels.dots import dot_row, dot_row_pair
 from topognn.kernels.launch import kernel
-from topognn.kernels.primitives import lane_sum, prefetch
-
-LINE = 16  # entries of a cache line, of indices or of weights
-AHEAD = 256  # entries that a CPU is asked for before their turn: its own guesses end with each page of memory
-
-# All numbers of a node are unsigned: no test for indices that count from the end, and no mixture that would be float64.
-_AHEAD, _LAST = np.uint64(AHEAD), np.uint64(LINE - 1)
-_ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in (1, 2, 3, 4))
+from topognn.kernels.primitives import lane_sum
 
 _MULTIPLY = [
     f"int64, int64[::1], {index}[::1], float32[::1], {value}[::1], int64, {value}[:, ::1]"
@@ -25,38 +19,12 @@ _MULTIPLY = [
 def multiply_row(i, lane, width, first, indptr, indices, weights, x, bits, y):  # type: ignore[no-untyped-def]
     """Set entry ``first + i`` of row 0 of ``y`` to that row of the matrix times ``x``, added up in float64.
 
-    ``x`` is spread (:func:`topognn.operators.matrix.spread`), ``y`` is not. Without weights every entry is 1. Four sums
-    at once, since each addition waits for the one before it, and on GPUs each number for its entry.
+    ``x`` is spread (:func:`topognn.operators.row_products.spread`), ``y`` is not. Without weights every entry is 1.
     """
-    row = first + i
-    k, end, step = np.uint64(indptr[row] + lane), np.uint64(indptr[row + 1]), np.uint64(width)
-    weighted, unit, shift = weights.size > 0, np.float32(1), np.uint64(bits)
-    a = b = c = d = np.float64(0)
-    while k + _LAST * step < end:
-        prefetch(indices, k + _AHEAD)
-        if weighted:
-            prefetch(weights, k + _AHEAD)
-        for _ in range(LINE // 4):
-            k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
-            p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
-            a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
-            b += (weights[k1] if weighted else unit) * x[q + (q >> shift)]
-            c += (weights[k2] if weighted else unit) * x[r + (r >> shift)]
-            d += (weights[k3] if weighted else unit) * x[s + (s >> shift)]
-            k += _FOUR * step
-    while k + _THREE * step < end:
-        k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
-        p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
-        a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
-        b += (weights[k1] if weighted else unit) * x[q + (q >> shift)]
-        c += (weights[k2] if weighted else unit) * x[r + (r >> shift)]
-        d += (weights[k3] if weighted else unit) * x[s + (s >> shift)]
-        k += _FOUR * step
-    while k < end:
-        p = np.uint64(indices[k])
-        a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
-        k += step
-    total = lane_sum((a + b) + (c + d), lane, width)
+    row = np.uint64(first + i)  # unsigned: no test for numbers that count from the end
+    begin, end = np.uint64(indptr[row] + lane), np.uint64(indptr[row + np.uint64(1)])
+    total = dot_row(indices, weights, x, np.uint64(bits), begin, end, np.uint64(width))
+    total = lane_sum(total, lane, width)
     if lane == 0:
         y[0, row] = total
 
@@ -64,40 +32,10 @@ def multiply_row(i, lane, width, first, indptr, indices, weights, x, bits, y):  
 @kernel(*_MULTIPLY, stride=4)
 def multiply_row_pair(i, lane, width, first, indptr, indices, weights, x, bits, y):  # type: ignore[no-untyped-def]
     """Do the same for two vectors, spread side by side: what is fetched for one of them is there for the other."""
-    row = first + i
-    k, end, step = np.uint64(indptr[row] + lane), np.uint64(indptr[row + 1]), np.uint64(width)
-    weighted, unit, shift = weights.size > 0, np.float32(1), np.uint64(bits)
-    a = b = c = d = np.float64(0)
-    while k + _LAST * step < end:
-        prefetch(indices, k + _AHEAD)
-        if weighted:
-            prefetch(weights, k + _AHEAD)
-        for _ in range(LINE // 2):
-            p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
-            p, q = _TWO * (p + (p >> shift)), _TWO * (q + (q >> shift))
-            v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
-            a += v * x[p]
-            b += v * x[p + _ONE]
-            c += w * x[q]
-            d += w * x[q + _ONE]
-            k += _TWO * step
-    while k + step < end:
-        p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
-        p, q = _TWO * (p + (p >> shift)), _TWO * (q + (q >> shift))
-        v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
-        a += v * x[p]
-        b += v * x[p + _ONE]
-        c += w * x[q]
-        d += w * x[q + _ONE]
-        k += _TWO * step
-    while k < end:
-        p = np.uint64(indices[k])
-        p = _TWO * (p + (p >> shift))
-        v = weights[k] if weighted else unit
-        a += v * x[p]
-        b += v * x[p + _ONE]
-        k += step
-    one, other = lane_sum(a + c, lane, width), lane_sum(b + d, lane, width)
+    row = np.uint64(first + i)
+    begin, end = np.uint64(indptr[row] + lane), np.uint64(indptr[row + np.uint64(1)])
+    one, other = dot_row_pair(indices, weights, x, np.uint64(bits), begin, end, np.uint64(width))
+    one, other = lane_sum(one, lane, width), lane_sum(other, lane, width)
     if lane == 0:
         y[0, row] = one
         y[1, row] = other

@@ -118,7 +118,8 @@ def test_empty_layer() -> None:
 
 def test_one_row_one_column_one_edge() -> None:
     star = of_matrix(np.ones((1, 9)))
-    assert star["delta_r"] == 1 and star["bound"] == math.sqrt(8) and star["spectral_gap"] == pytest.approx(3)
+    assert star["bound"] == pytest.approx(math.sqrt(8), rel=1e-15)  # torch's root is one bit off on some CPUs
+    assert star["delta_r"] == 1 and star["spectral_gap"] == pytest.approx(3)
     assert star["imdb"] is None and star["is_ramanujan"] is True and star["is_scored"] is False
     assert of_matrix(np.ones((9, 1)))["delta_r"] == 1
     edge = of_matrix(np.ones((1, 1)))

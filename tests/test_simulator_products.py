@@ -13,7 +13,7 @@ import torch
 import topognn
 from tests.architectures import NAMED
 from tests.test_simulator import simulated
-from topognn.kernels.products import LINE
+from topognn.kernels.gathers import LINE
 from topognn.metrics.expansion import Expansion
 from topognn.operators.matrix import get_weighted_degrees
 from topognn.operators.products import get_window, pull, push

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from topognn.graph import MultipartiteGraph
-from topognn.operators.matrix import ConnectionProducts, RowProducts
+from topognn.operators.matrix import ConnectionProducts
+from topognn.operators.row_products import RowProducts
 from topognn.plain_graph import Graph
 
 Products = RowProducts | ConnectionProducts

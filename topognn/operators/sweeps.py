@@ -17,8 +17,8 @@ from torch import Tensor
 from topognn.encoding.kept import DenseWeights
 from topognn.graph import MultipartiteGraph
 from topognn.kernels.products import multiply_row
-from topognn.operators.matrix import spread
 from topognn.operators.products import exact_convolutions, pull, push
+from topognn.operators.row_products import spread
 from topognn.operators.sparse import LayerWeights, SparseWeights, prefers_sparse
 from topognn.tracing.layout import Connection, Layout
 

@@ -1,0 +1,103 @@
+"""A row of a sparse matrix times vectors: entry by entry, or on CPUs that gather, a cache line of entries at once.
+
+As :mod:`topognn.kernels.primitives`, what differs by machine. ``dot_row`` and ``dot_row_pair`` take the entries
+``k``, ``k + step``, ... before ``end``, all of them unsigned, and return the sum of their weights (1 without any) times
+the numbers of ``x`` at their indices, in float64: of a vector that is spread, ``shift`` being its bits
+(:func:`topognn.operators.row_products.spread`), or of each of two side by side. Which are added first depends on the
+machine, never on the run.
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding
+import numba
+import numpy as np
+
+from topognn.kernels.gathers import AHEAD, LINE, gather_row, gather_row_pair
+from topognn.kernels.primitives import prefetch
+
+# All numbers of places are unsigned: no test for indices that count from the end, and no mixture that would be float64.
+_AHEAD, _LAST = np.uint64(AHEAD), np.uint64(LINE - 1)
+_ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in (1, 2, 3, 4))
+
+
+def step_row(indices, weights, x, shift, k, end, step):  # type: ignore[no-untyped-def]
+    """Do what ``dot_row`` does, entry by entry.
+
+    Four sums at once, since each addition waits for the one before it, and on GPUs each number for its entry.
+    """
+    weighted, unit = weights.size > 0, np.float32(1)
+    a = b = c = d = np.float64(0)
+    while k + _LAST * step < end:
+        prefetch(indices, k + _AHEAD)
+        if weighted:
+            prefetch(weights, k + _AHEAD)
+        for _ in range(LINE // 4):
+            k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
+            p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
+            a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
+            b += (weights[k1] if weighted else unit) * x[q + (q >> shift)]
+            c += (weights[k2] if weighted else unit) * x[r + (r >> shift)]
+            d += (weights[k3] if weighted else unit) * x[s + (s >> shift)]
+            k += _FOUR * step
+    while k + _THREE * step < end:
+        k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
+        p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
+        a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
+        b += (weights[k1] if weighted else unit) * x[q + (q >> shift)]
+        c += (weights[k2] if weighted else unit) * x[r + (r >> shift)]
+        d += (weights[k3] if weighted else unit) * x[s + (s >> shift)]
+        k += _FOUR * step
+    while k < end:
+        p = np.uint64(indices[k])
+        a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
+        k += step
+    return (a + b) + (c + d)
+
+
+def step_row_pair(indices, weights, x, shift, k, end, step):  # type: ignore[no-untyped-def]
+    """Do what ``dot_row_pair`` does, entry by entry."""
+    weighted, unit = weights.size > 0, np.float32(1)
+    a = b = c = d = np.float64(0)
+    while k + _LAST * step < end:
+        prefetch(indices, k + _AHEAD)
+        if weighted:
+            prefetch(weights, k + _AHEAD)
+        for _ in range(LINE // 2):
+            p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
+            p, q = _TWO * (p + (p >> shift)), _TWO * (q + (q >> shift))
+            v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
+            a += v * x[p]
+            b += v * x[p + _ONE]
+            c += w * x[q]
+            d += w * x[q + _ONE]
+            k += _TWO * step
+    while k + step < end:
+        p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
+        p, q = _TWO * (p + (p >> shift)), _TWO * (q + (q >> shift))
+        v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
+        a += v * x[p]
+        b += v * x[p + _ONE]
+        c += w * x[q]
+        d += w * x[q + _ONE]
+        k += _TWO * step
+    while k < end:
+        p = np.uint64(indices[k])
+        p = _TWO * (p + (p >> shift))
+        v = weights[k] if weighted else unit
+        a += v * x[p]
+        b += v * x[p + _ONE]
+        k += step
+    return a + c, b + d
+
+
+def can_gather() -> bool:
+    """Tell whether this CPU is quick at fetching from many places at once, and no access is to be checked.
+
+    Of those with AVX-512, the ones without bfloat16 have had it slowed down since 2023 (CVE-2022-40982).
+    """
+    return bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16")) and not numba.config.BOUNDSCHECK
+
+
+_compile = numba.njit(forceinline=True, _nrt=False)
+dot_row, dot_row_pair = (gather_row, gather_row_pair) if can_gather() else map(_compile, (step_row, step_row_pair))

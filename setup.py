@@ -45,7 +45,7 @@ setup(
         "torchvision>=0.21",
         "numpy>=1.26",
         "scipy>=1.11",
-        "numba>=0.60",
+        "numba>=0.62",  # LLVM without types of pointers, as kernels/gathers.py writes it
         "filelock>=3.12",
         "rich>=13",
         "typer>=0.12",

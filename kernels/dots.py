@@ -96,7 +96,11 @@ def can_gather() -> bool:
 
     Of those with AVX-512, the ones without bfloat16 have had it slowed down since 2023 (CVE-2022-40982).
     """
-    return bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16")) and not numba.config.BOUNDSCHECK
+    try:
+        features = llvmlite.binding.get_host_cpu_features()
+    except RuntimeError:  # LLVM cannot tell
+        return False
+    return bool(features.get("avx512bf16")) and not numba.config.BOUNDSCHECK
 
 
 _compile = numba.njit(forceinline=True, _nrt=False)

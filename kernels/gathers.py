@@ -89,8 +89,11 @@ def _gathering(columns: int) -> Any:
             weighted = builder.icmp_signed(">", size, size.type(0))
             shift = smaller(shift, _LONG(index.width - 1))
             shift = _splat(builder, builder.trunc(shift, index) if index.width < 64 else shift)
-            middle = 1 << 31 if index.width == 32 else 0  # addresses count from there: they take 32 bits as signed
+            # Gathers take 32 bits as signed: addresses count from the middle, and all numbers of 32 bits are places.
+            middle = 1 << 31 if index.width == 32 else 0
+            base = point(2, _LONG(middle * columns))
 
+            # A loop over k, a line at a time, that carries as many sums as a line has numbers.
             sums = ir.VectorType(_DOUBLE, columns * LINE)
             before, test, line, after = builder.block, *(builder.append_basic_block() for _ in range(3))
             builder.branch(test)
@@ -109,12 +112,11 @@ def _gathering(columns: int) -> Any:
             left = builder.trunc(smaller(builder.sub(end, k), _LONG(LINE)), _WORD)
             mask = builder.icmp_unsigned("<", ir.VectorType(_WORD, LINE)([*range(LINE)]), _splat(builder, left))
             places = _load(builder, here, mask, ir.VectorType(index, LINE)([0] * LINE))
-            places = builder.add(places, builder.lshr(places, shift))
+            places = builder.add(places, builder.lshr(places, shift))  # spread
             places = builder.xor(places, _splat(builder, index(middle)))
             factors = builder.and_(mask, _splat(builder, weighted))
             factors = _load(builder, there, factors, ir.VectorType(ir.FloatType(), LINE)([1.0] * LINE))
             factors = builder.fpext(factors, ir.VectorType(value, LINE))
-            base = point(2, _LONG(middle * columns))
             if columns == 1:
                 numbers = _gather(builder, base, 1, places, mask)
             else:

@@ -77,3 +77,10 @@ def test_the_way_follows_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         assert dots.can_gather() == want
     monkeypatch.setattr(numba.config, "BOUNDSCHECK", True)
     assert not dots.can_gather()
+
+    def refuse() -> None:
+        raise RuntimeError("failed to get host cpu features.")
+
+    monkeypatch.setattr(dots.llvmlite.binding, "get_host_cpu_features", refuse)
+    monkeypatch.setattr(numba.config, "BOUNDSCHECK", None)
+    assert not dots.can_gather()

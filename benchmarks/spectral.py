@@ -1,4 +1,4 @@
-"""Spectral gap and radius against SciPy's eigsh, and the product of rows against a memory copy.
+"""Spectral gap and radius against SciPy's eigsh, and the product of rows against memory copies.
 
     python benchmarks/spectral.py [--golden FOLDER] [--repeats 5] [--out results.json]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import config, cuda
 
-from topognn.kernels.dots import step_row, step_row_pair
+from topognn.kernels.dots import step_row, step_row_pair, term, terms
 
 
 @cuda.jit(device=True)
@@ -130,4 +130,5 @@ def compile_for_cuda(function: Callable[..., Any]) -> Any:
     return cuda.jit(device=True)(rebound)
 
 
+BY_NAME["term"], BY_NAME["terms"] = compile_for_cuda(term.py_func), compile_for_cuda(terms.py_func)
 BY_NAME["dot_row"], BY_NAME["dot_row_pair"] = compile_for_cuda(step_row), compile_for_cuda(step_row_pair)

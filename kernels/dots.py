@@ -21,73 +21,75 @@ _AHEAD, _LAST = np.uint64(AHEAD), np.uint64(LINE - 1)
 _ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in (1, 2, 3, 4))
 
 
+_compile = numba.njit(forceinline=True, _nrt=False)
+
+
+@_compile
+def term(indices, weights, x, shift, k):  # type: ignore[no-untyped-def]
+    """Return the product of entry ``k`` with a vector."""
+    p = np.uint64(indices[k])
+    return (weights[k] if weights.size > 0 else np.float32(1)) * x[p + (p >> shift)]
+
+
+@_compile
+def terms(indices, weights, x, shift, k):  # type: ignore[no-untyped-def]
+    """Return the products of entry ``k`` with two vectors side by side."""
+    p = np.uint64(indices[k])
+    p = _TWO * (p + (p >> shift))
+    w = weights[k] if weights.size > 0 else np.float32(1)
+    return w * x[p], w * x[p + _ONE]
+
+
 def step_row(indices, weights, x, shift, k, end, step):  # type: ignore[no-untyped-def]
     """Do what ``dot_row`` does, entry by entry.
 
     Four sums at once, since each addition waits for the one before it, and on GPUs each number for its entry.
     """
-    weighted, unit = weights.size > 0, np.float32(1)
+    weighted = weights.size > 0
     a = b = c = d = np.float64(0)
     while k + _LAST * step < end:
         prefetch(indices, k + _AHEAD)
         if weighted:
             prefetch(weights, k + _AHEAD)
         for _ in range(LINE // 4):
-            k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
-            p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
-            a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
-            b += (weights[k1] if weighted else unit) * x[q + (q >> shift)]
-            c += (weights[k2] if weighted else unit) * x[r + (r >> shift)]
-            d += (weights[k3] if weighted else unit) * x[s + (s >> shift)]
+            a += term(indices, weights, x, shift, k)
+            b += term(indices, weights, x, shift, k + step)
+            c += term(indices, weights, x, shift, k + _TWO * step)
+            d += term(indices, weights, x, shift, k + _THREE * step)
             k += _FOUR * step
     while k + _THREE * step < end:
-        k1, k2, k3 = k + step, k + _TWO * step, k + _THREE * step
-        p, q, r, s = np.uint64(indices[k]), np.uint64(indices[k1]), np.uint64(indices[k2]), np.uint64(indices[k3])
-        a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
-        b += (weights[k1] if weighted else unit) * x[q + (q >> shift)]
-        c += (weights[k2] if weighted else unit) * x[r + (r >> shift)]
-        d += (weights[k3] if weighted else unit) * x[s + (s >> shift)]
+        a += term(indices, weights, x, shift, k)
+        b += term(indices, weights, x, shift, k + step)
+        c += term(indices, weights, x, shift, k + _TWO * step)
+        d += term(indices, weights, x, shift, k + _THREE * step)
         k += _FOUR * step
     while k < end:
-        p = np.uint64(indices[k])
-        a += (weights[k] if weighted else unit) * x[p + (p >> shift)]
+        a += term(indices, weights, x, shift, k)
         k += step
     return (a + b) + (c + d)
 
 
 def step_row_pair(indices, weights, x, shift, k, end, step):  # type: ignore[no-untyped-def]
     """Do what ``dot_row_pair`` does, entry by entry."""
-    weighted, unit = weights.size > 0, np.float32(1)
+    weighted = weights.size > 0
     a = b = c = d = np.float64(0)
     while k + _LAST * step < end:
         prefetch(indices, k + _AHEAD)
         if weighted:
             prefetch(weights, k + _AHEAD)
         for _ in range(LINE // 2):
-            p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
-            p, q = _TWO * (p + (p >> shift)), _TWO * (q + (q >> shift))
-            v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
-            a += v * x[p]
-            b += v * x[p + _ONE]
-            c += w * x[q]
-            d += w * x[q + _ONE]
+            p, q = terms(indices, weights, x, shift, k)
+            r, s = terms(indices, weights, x, shift, k + step)
+            a, b, c, d = a + p, b + q, c + r, d + s
             k += _TWO * step
     while k + step < end:
-        p, q = np.uint64(indices[k]), np.uint64(indices[k + step])
-        p, q = _TWO * (p + (p >> shift)), _TWO * (q + (q >> shift))
-        v, w = (weights[k] if weighted else unit), (weights[k + step] if weighted else unit)
-        a += v * x[p]
-        b += v * x[p + _ONE]
-        c += w * x[q]
-        d += w * x[q + _ONE]
+        p, q = terms(indices, weights, x, shift, k)
+        r, s = terms(indices, weights, x, shift, k + step)
+        a, b, c, d = a + p, b + q, c + r, d + s
         k += _TWO * step
-    while k < end:
-        p = np.uint64(indices[k])
-        p = _TWO * (p + (p >> shift))
-        v = weights[k] if weighted else unit
-        a += v * x[p]
-        b += v * x[p + _ONE]
-        k += step
+    if k < end:
+        p, q = terms(indices, weights, x, shift, k)
+        a, b = a + p, b + q
     return a + c, b + d
 
 
@@ -103,5 +105,4 @@ def can_gather() -> bool:
     return bool(features.get("avx512bf16")) and not numba.config.BOUNDSCHECK
 
 
-_compile = numba.njit(forceinline=True, _nrt=False)
 dot_row, dot_row_pair = (gather_row, gather_row_pair) if can_gather() else map(_compile, (step_row, step_row_pair))

@@ -1,6 +1,6 @@
 """A row of a sparse matrix times vectors, a cache line of entries at once, for CPUs that gather: LLVM's instructions.
 
-Numba has no vectors, and LLVM makes none of a loop that gathers numbers and adds them up in a wider type.
+Numba has no vectors of its own, and those that LLVM makes of such a loop have four entries and no use for a row's rest.
 """
 
 from __future__ import annotations
